@@ -1,0 +1,69 @@
+# Everything happens in .venv; `make help` lists what there is.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+CACHE  := $(CURDIR)/.cache
+export GALLEY_TEST_CACHE ?= $(CACHE)
+
+.PHONY: help install serve test test-all lint format bench bench-peers lock clean
+.DEFAULT_GOAL := help
+
+help:  ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Galley needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Creating $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/python
+	@echo "Installing Galley's locked dependencies into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --progress-bar on --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
+	@echo "Installing the locked tools for tests and lint into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --progress-bar on --require-hashes -r requirements-dev.lock
+	@touch $@
+
+install: $(VENV)/.installed  ## Make .venv, install locked dependencies, fetch the embedded models
+	@$(BIN)/galley models install
+
+serve: install  ## Start the server with its embedded models
+	@exec $(BIN)/galley serve
+
+lint: $(VENV)/.installed-dev  ## Format check, lint, types, import layering
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev  ## Format the code and fix what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: lint  ## Every check: lint, types, layering, tests
+	@sh scripts/test-system-packages
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+
+test-all: lint  ## The same with the slow tests
+	@sh scripts/test-system-packages
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+bench: $(VENV)/.installed-dev  ## Measure Galley against the raw engines, as ratios
+	@$(BIN)/python -m benchmarks
+
+bench-peers: $(VENV)/.installed  ## Install the peers the benchmarks compare with, in an environment of their own
+	@sh scripts/bench-peers
+
+lock: $(VENV)/.installed-dev  ## Resolve the dependencies anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command "make lock" -q pyproject.toml scripts/build-requirements.in -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command "make lock" -q --group dev -c requirements.lock -o requirements-dev.lock
+
+clean:  ## Remove the environment and every cache
+	rm -rf $(VENV) $(CACHE) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

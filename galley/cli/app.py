@@ -1,0 +1,70 @@
+"""The `galley` command: which commands there are. Each has its own file, imported when it runs."""
+
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from galley import __version__
+
+# What `galley --help` says of each; the first line of the command's own help.
+COMMANDS = {
+    "serve": "Start the server with its models.",
+    "demo": "Walk every endpoint of a running server and print a table.",
+    "chat": "Talk to a chat model: one question, or a conversation.",
+    "classify": "Say what is in pictures.",
+    "embed": "Turn texts into vectors, and compare them.",
+    "models": "List, install and add models.",
+    "config": "Show the settings and where they come from.",
+    "key": "Create, list and revoke API keys.",
+}
+
+
+class _LazyGroup(TyperGroup):
+    """Knows every command by its line of help, and imports the one that is asked for."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, line in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=line))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        module = import_module(f"galley.cli.{name}")
+        return name, get_command(module.app), rest
+
+
+app = typer.Typer(
+    name="galley",
+    cls=_LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    help="A self-hosted AI API server: real models, keys, limits and bills behind one command.",
+    epilog="Start with: galley serve",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"galley {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="galley")

@@ -1,0 +1,171 @@
+"""`galley models`: which there are, and how to get more."""
+
+import json
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.markup import escape
+from rich.table import Table
+
+from galley.cli.configuration import DataDirOption, read_settings
+from galley.cli.connection import KeyOption, ServerOption, connected
+from galley.cli.console import ExitCode, JsonOption, err, fail, out, print_json, warn
+from galley.cli.downloads import fetch_missing, is_here
+from galley.client import APIConnectionError, APIError, Client
+from galley.core.settings import Kind, ModelSettings, Settings
+from galley.schemas.account import ModelReply
+from galley.services.presets import PRESETS
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, install and add models.")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A model as it is listed."""
+
+    name: str
+    kind: str
+    state: str
+    hardware: str
+    license: str
+    source: str
+
+
+@app.command("list")
+def list_models(
+    server: ServerOption = None,
+    key: KeyOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the models: those of the running server, or else those of the settings."""
+    if server is not None:
+        with connected(server, key) as client:
+            rows = [_as_served(model) for model in client.models()]
+    else:
+        settings = read_settings(data_dir=data_dir)
+        rows = _ask_local_server(key) or [
+            _as_set(name, model, settings) for name, model in settings.catalogue.items()
+        ]
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    table = Table(
+        "name", "kind", "state", "hardware", "licence", "source", box=None, pad_edge=False
+    )
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in asdict(row).values()))
+    out.print(table)
+
+
+@app.command()
+def install(data_dir: DataDirOption = None) -> None:
+    """Fetch the models that are not here yet, so that the server can start without a network."""
+    settings = read_settings(data_dir=data_dir)
+    if not fetch_missing(settings.catalogue, settings.models_dir):
+        raise typer.Exit(ExitCode.FAILED)
+    err.print(f"{len(settings.catalogue)} models are in {settings.models_dir}.", soft_wrap=True)
+
+
+@app.command()
+def add(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="PRESET|SOURCE",
+            help=f"{', '.join(PRESETS)}; or hf:ORG/REPO/FILE, path:/FILE, http://SERVER/v1.",
+        ),
+    ],
+    name: Annotated[str | None, typer.Option(help="What requests call it.")] = None,
+    kind: Annotated[Kind, typer.Option(help="What it does; a preset knows.")] = "chat",
+    default: Annotated[
+        bool, typer.Option("--default", help="It answers for galley/<kind>.")
+    ] = False,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Fetch a model and write it into the TOML file.
+
+    galley models add qwen2.5-1.5b --default
+    galley models add hf:ORG/REPO/model.gguf --name mine
+    """
+    settings = read_settings(data_dir=data_dir)
+    name = name or (what if what in PRESETS else _name_of(what))
+    model = _model(what, kind, default=default)
+    text = _with_model(settings, name, model)
+    if not fetch_missing({name: model}, settings.models_dir):
+        raise typer.Exit(ExitCode.FAILED)
+    settings.config.parent.mkdir(parents=True, exist_ok=True)
+    settings.config.write_text(text)
+    out.print(
+        f"{name} is in {settings.config}. Restart the server to use it: galley serve",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
+
+
+def _ask_local_server(key: str | None) -> list[Row]:
+    """The models of the server on this machine; nothing when there is none that lets us in."""
+    try:
+        with Client(api_key=key) as client:
+            return [_as_served(model) for model in client.models()]
+    except APIConnectionError:
+        return []
+    except (APIError, ValueError) as error:
+        warn(f"the server was not asked ({error}); this is what the settings say.")
+        return []
+
+
+def _as_served(model: ModelReply) -> Row:
+    return Row(
+        model.id, model.kind, model.status, model.hardware or "-", model.license, model.source
+    )
+
+
+def _as_set(name: str, model: ModelSettings, settings: Settings) -> Row:
+    state = "installed" if is_here(name, model, settings.models_dir) else "not installed"
+    return Row(name, model.kind, state, "-", model.license, model.source)
+
+
+def _name_of(source: str) -> str:
+    return PurePosixPath(source.rstrip("/")).stem.lower()
+
+
+def _model(what: str, kind: Kind, *, default: bool) -> ModelSettings:
+    if preset := PRESETS.get(what):
+        return preset.model_copy(update={"default": default})
+    try:
+        return ModelSettings(kind=kind, source=what, default=default)
+    except ValidationError:
+        fail(
+            f"{what!r} is neither a preset ({', '.join(PRESETS)}) nor a source "
+            "(hf:ORG/REPO/FILE, path:/FILE, http://SERVER/v1).",
+            ExitCode.USAGE,
+        )
+
+
+def _with_model(settings: Settings, name: str, model: ModelSettings) -> str:
+    """The TOML file's text with one model more."""
+    if name in settings.models:
+        fail(f"There is a model {name!r} in {settings.config} already. Choose another: --name")
+    rivals = [n for n, m in settings.models.items() if m.kind == model.kind and m.default]
+    if model.default and rivals:
+        fail(f"{rivals[0]} is the default {model.kind} model already: see {settings.config}.")
+    old = _read(settings.config)
+    values = model.model_dump(exclude_defaults=True)
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    table = "\n".join([f"[models.{json.dumps(name)}]", *lines])
+    text = f"{old.rstrip()}\n\n{table}\n" if old.strip() else f"{table}\n"
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        fail(f"{settings.config} cannot simply be added to. Write this into it:\n{table}")
+    return text
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""

@@ -1,0 +1,132 @@
+"""The client for asyncio and trio: the twin of `sync.Client`, which carries the words."""
+
+from collections.abc import AsyncGenerator, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import anyio.to_thread
+import httpx2
+
+from galley.client import calls
+from galley.client.calls import (
+    Call,
+    ChatOptions,
+    ClassifyOptions,
+    CompletionOptions,
+    Image,
+    Messages,
+)
+from galley.client.errors import connection_errors, unfinished
+from galley.client.profile import find_profile, http_options
+from galley.schemas.account import Health, ModelReply, UsageSummary
+from galley.schemas.chat import ChatCompletion, ChatCompletionChunk
+from galley.schemas.classify import ClassifyBatchReply, ClassifyReply, ModelInfo
+from galley.schemas.completions import Completion
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """`Client`, awaited: `async with AsyncClient() as galley: await galley.chat("hello")`.
+
+    Leave a stream early only within `contextlib.aclosing`, or it runs on for a while.
+    """
+
+    def __init__(
+        self, base_url: str | None = None, api_key: str | None = None, *, timeout_s: float = 150.0
+    ) -> None:
+        self.profile = find_profile(base_url, api_key)
+        self._http = httpx2.AsyncClient(**http_options(self.profile, timeout_s))
+
+    async def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> ChatCompletion:
+        return await self._send(calls.chat(messages, **options))
+
+    def chat_stream(
+        self, messages: Messages, **options: Unpack[ChatOptions]
+    ) -> AsyncGenerator[str]:
+        return self._stream(calls.chat_text(messages, **options))
+
+    def chat_chunks(
+        self, messages: Messages, **options: Unpack[ChatOptions]
+    ) -> AsyncGenerator[ChatCompletionChunk]:
+        return self._stream(calls.chat_chunks(messages, **options))
+
+    async def completions(
+        self, prompt: str | Sequence[str], **options: Unpack[CompletionOptions]
+    ) -> Completion:
+        return await self._send(calls.completions(prompt, **options))
+
+    async def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        model: str = "galley/embeddings",
+        dimensions: int | None = None,
+    ) -> list[list[float]]:
+        return await self._send(calls.embed(texts, model, dimensions))
+
+    async def classify(self, image: Image) -> ClassifyReply:
+        return await self._send(await anyio.to_thread.run_sync(calls.classify, image))
+
+    async def classify_many(
+        self, images: Sequence[Image], **options: Unpack[ClassifyOptions]
+    ) -> ClassifyBatchReply:
+        reading = partial(calls.classify_many, images, **options)
+        return await self._send(await anyio.to_thread.run_sync(reading))
+
+    async def ask(self, messages: Messages) -> str:
+        return await self._send(calls.ask(messages))
+
+    def ask_stream(self, messages: Messages) -> AsyncGenerator[str]:
+        return self._stream(calls.ask_stream(messages))
+
+    async def models(self) -> list[ModelReply]:
+        return await self._send(calls.models())
+
+    async def model(self, model_id: str) -> ModelReply:
+        return await self._send(calls.model(model_id))
+
+    async def model_info(self) -> ModelInfo:
+        return await self._send(calls.model_info())
+
+    async def usage(self) -> UsageSummary:
+        return await self._send(calls.usage())
+
+    async def health(self) -> Health:
+        return await self._send(calls.health())
+
+    async def request(self, method: str, path: str, body: Any = None) -> bytes:
+        return await self._send(calls.raw(method, path, body))
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _send(self, call: Call[T]) -> T:
+        with connection_errors(self.profile.base_url):
+            response = await self._http.request(call.method, call.path, **call.options)
+        return calls.answer(call, response)
+
+    async def _stream(self, call: Call[T]) -> AsyncGenerator[T]:
+        with connection_errors(self.profile.base_url):
+            async with self._http.stream(call.method, call.path, **call.options) as response:
+                if not response.is_success:
+                    await response.aread()
+                    calls.answer(call, response)
+                async for event in httpx2.EventSource(response):
+                    if event.data == "[DONE]":
+                        return
+                    if piece := call.read(event.data.encode()):
+                        yield piece
+        raise unfinished()

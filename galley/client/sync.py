@@ -1,0 +1,153 @@
+"""The client for ordinary code."""
+
+from collections.abc import Generator, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import httpx2
+
+from galley.client import calls
+from galley.client.calls import (
+    Call,
+    ChatOptions,
+    ClassifyOptions,
+    CompletionOptions,
+    Image,
+    Messages,
+)
+from galley.client.errors import connection_errors, unfinished
+from galley.client.profile import find_profile, http_options
+from galley.schemas.account import Health, ModelReply, UsageSummary
+from galley.schemas.chat import ChatCompletion, ChatCompletionChunk
+from galley.schemas.classify import ClassifyBatchReply, ClassifyReply, ModelInfo
+from galley.schemas.completions import Completion
+
+T = TypeVar("T")
+
+
+class Client:
+    """Talks to a Galley server: `with Client() as galley: galley.chat("hello")`.
+
+    Every method raises an `APIError` when the server refuses or is not there; nothing is tried
+    twice.
+
+    Args:
+        base_url: unset: `GALLEY_BASE_URL`, then what the server on this machine left behind.
+        api_key: unset: `GALLEY_API_KEY`, then the same.
+        timeout_s: longest wait for the next bytes, in seconds.
+    Raises:
+        ValueError: the URL or the key cannot be one.
+    """
+
+    def __init__(
+        self, base_url: str | None = None, api_key: str | None = None, *, timeout_s: float = 150.0
+    ) -> None:
+        self.profile = find_profile(base_url, api_key)
+        self._http = httpx2.Client(**http_options(self.profile, timeout_s))
+
+    def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> ChatCompletion:
+        """Answer a conversation, or a text."""
+        return self._send(calls.chat(messages, **options))
+
+    def chat_stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> Generator[str]:
+        """Yield the answer's text as it is made; closing the generator stops the work."""
+        return self._stream(calls.chat_text(messages, **options))
+
+    def chat_chunks(
+        self, messages: Messages, **options: Unpack[ChatOptions]
+    ) -> Generator[ChatCompletionChunk]:
+        """Yield the same with all that comes along: finish reasons, tool calls, usage."""
+        return self._stream(calls.chat_chunks(messages, **options))
+
+    def completions(
+        self, prompt: str | Sequence[str], **options: Unpack[CompletionOptions]
+    ) -> Completion:
+        """Continue one text or several."""
+        return self._send(calls.completions(prompt, **options))
+
+    def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        model: str = "galley/embeddings",
+        dimensions: int | None = None,
+    ) -> list[list[float]]:
+        """One vector of L2 norm 1 per text, in order."""
+        return self._send(calls.embed(texts, model, dimensions))
+
+    def classify(self, image: Image) -> ClassifyReply:
+        """Name the five likeliest labels of a picture, best first."""
+        return self._send(calls.classify(image))
+
+    def classify_many(
+        self, images: Sequence[Image], **options: Unpack[ClassifyOptions]
+    ) -> ClassifyBatchReply:
+        """Name the likeliest labels of up to 32 pictures; a bad one does not spoil the others."""
+        return self._send(calls.classify_many(images, **options))
+
+    def ask(self, messages: Messages) -> str:
+        """Answer on the simple route: the text and nothing else."""
+        return self._send(calls.ask(messages))
+
+    def ask_stream(self, messages: Messages) -> Generator[str]:
+        """Yield the answer's text on the simple route, piece by piece."""
+        return self._stream(calls.ask_stream(messages))
+
+    def models(self) -> list[ModelReply]:
+        """List the models this key may use."""
+        return self._send(calls.models())
+
+    def model(self, model_id: str) -> ModelReply:
+        """Describe one model."""
+        return self._send(calls.model(model_id))
+
+    def model_info(self) -> ModelInfo:
+        """Describe the classifier behind the simple routes."""
+        return self._send(calls.model_info())
+
+    def usage(self) -> UsageSummary:
+        """Sum up what the key's owner has used."""
+        return self._send(calls.usage())
+
+    def health(self) -> Health:
+        """Say which parts of the server are up; needs no key."""
+        return self._send(calls.health())
+
+    def request(self, method: str, path: str, body: Any = None) -> bytes:
+        """Call any other route; `body` is sent as JSON, the answer comes as it is."""
+        return self._send(calls.raw(method, path, body))
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _send(self, call: Call[T]) -> T:
+        with connection_errors(self.profile.base_url):
+            response = self._http.request(call.method, call.path, **call.options)
+        return calls.answer(call, response)
+
+    def _stream(self, call: Call[T]) -> Generator[T]:
+        with (
+            connection_errors(self.profile.base_url),
+            self._http.stream(call.method, call.path, **call.options) as response,
+        ):
+            if not response.is_success:
+                response.read()
+                calls.answer(call, response)
+            for event in httpx2.EventSource(response):
+                if event.data == "[DONE]":
+                    return
+                if piece := call.read(event.data.encode()):  # an event may carry no text
+                    yield piece
+        raise unfinished()

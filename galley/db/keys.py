@@ -1,0 +1,51 @@
+"""Queries on `api_keys`."""
+
+from datetime import datetime
+
+from sqlalchemy import exists, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from galley.core.caller import Caller
+from galley.core.security import hash_key
+from galley.db.tables import ApiKey, User, utc_now
+
+
+async def create_key(session: AsyncSession, *, user_id: str, name: str, key: str) -> ApiKey:
+    """Add `key`, of which only the hash and a few characters are kept.
+
+    Raises:
+        IntegrityError: the key is known already.
+    """
+    row = ApiKey(user_id=user_id, name=name, hash=hash_key(key), prefix=key[:7], last_four=key[-4:])
+    session.add(row)
+    await session.flush()
+    return row
+
+
+async def is_known(session: AsyncSession, key_hash: bytes) -> bool:
+    """Whether there is or was such a key."""
+    return bool(await session.scalar(select(exists().where(ApiKey.hash == key_hash))))
+
+
+async def find_caller(session: AsyncSession, key_hash: bytes) -> Caller | None:
+    """Who holds the key; None when it is unknown or revoked."""
+    query = (
+        select(ApiKey.id, User.id)
+        .join(User, User.id == ApiKey.user_id)
+        .where(ApiKey.hash == key_hash, ApiKey.revoked_at.is_(None))
+    )
+    found = (await session.execute(query)).one_or_none()
+    return Caller(user_id=found[1], key_id=found[0]) if found else None
+
+
+async def revoke_key(
+    session: AsyncSession, *, user_id: str, key_id: str, now: datetime | None = None
+) -> bool:
+    """Revoke a key of `user_id`; False when that user has no such key that still opens."""
+    statement = (
+        update(ApiKey)
+        .where(ApiKey.id == key_id, ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None))
+        .values(revoked_at=now or utc_now())
+        .returning(ApiKey.id)
+    )
+    return await session.scalar(statement) is not None

@@ -1,0 +1,165 @@
+"""The ledger: answered means recorded, at one commit for many requests.
+
+There is no timer. While a batch is being committed, whatever comes in queues up and is the next
+batch. A request that opens and settles within one batch is one insert.
+"""
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from galley.core.errors import GalleyError, InternalError, OverloadedError
+from galley.db.ledger_postgres import PostgresWriter
+from galley.db.ledger_sqlite import SqliteWriter
+from galley.db.record import STATE, Done, Record, RefusedRowError, Row
+from galley.db.session import Database
+
+log = structlog.get_logger()
+
+
+class Writer(Protocol):
+    """Puts rows on disk."""
+
+    def write(self, rows: Sequence[Row], done: Done) -> None:
+        """Commit `rows` and their hourly sums in one transaction, then call `done`.
+
+        A request that was settled before stays as it is and adds nothing to the sums. `done` is
+        called on the event loop's thread, with None or what went wrong (a `RefusedRowError` if
+        it was a row's fault); the next `write` comes after it.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Free the connection."""
+        ...
+
+
+@dataclass(slots=True)
+class Batch:
+    """What shares a commit: the latest row of each request, and who waits for it."""
+
+    rows: dict[str, Row] = field(default_factory=dict[str, Row])
+    waiters: list[tuple[str, asyncio.Future[None]]] = field(
+        default_factory=list[tuple[str, asyncio.Future[None]]]
+    )
+
+    def split(self) -> list["Batch"]:
+        """Make one batch of each row."""
+        return [
+            Batch({key: row}, [waiter for waiter in self.waiters if waiter[0] == key])
+            for key, row in self.rows.items()
+        ]
+
+
+class Ledger:
+    """Records requests in batches. Belongs to the event loop it was made on.
+
+    When a commit fails, whoever waits for it gets an `OverloadedError` (code
+    `ledger_unavailable`), the log gets one line, and the next batch is tried afresh: what could
+    not be recorded is neither answered nor billed. A row that the database does not take fails
+    alone, with an `InternalError`.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._writer: Writer = (
+            SqliteWriter(database.path, database.busy_timeout_s)
+            if database.path
+            else PostgresWriter(database.engine)
+        )
+        self._context = contextvars.copy_context()  # or our log lines would name some request
+        self._queued = Batch()
+        self._singles: deque[Batch] = deque()
+        self._at_work = False
+        self._rested = asyncio.Event()
+        self._closed = False
+
+    def open(self, record: Record) -> None:
+        """Queue `record` as it is now; nobody waits for it."""
+        self._queued.rows.setdefault(record.request_id, record.row())
+        if not self._at_work:
+            self._wake()
+
+    def settle(self, record: Record) -> asyncio.Future[None]:
+        """Queue `record` in its final state; of several settlements the first counts.
+
+        Returns:
+            A future that is done when the row is on disk. It need not be awaited. It raises
+            `OverloadedError` when nothing can be recorded now and `InternalError` when the
+            database does not take this row; either way nothing was billed.
+        """
+        queued = self._queued
+        known = queued.rows.get(record.request_id)
+        if known is None or known[STATE] == "open":
+            queued.rows[record.request_id] = record.row()
+        done = self._loop.create_future()
+        queued.waiters.append((record.request_id, done))
+        if not self._at_work:
+            self._wake()
+        return done
+
+    async def aclose(self) -> None:
+        """Write what is queued, then stop; nothing may be opened or settled after it."""
+        if self._at_work:
+            self._rested.clear()
+            await self._rested.wait()
+        if not self._closed:
+            self._closed = True
+            await self._writer.aclose()
+
+    def _wake(self) -> None:
+        if self._closed:
+            raise RuntimeError("the ledger is closed")
+        self._at_work = True
+        # At the end of this turn of the loop, so that all of it shares a commit.
+        self._loop.call_soon(self._write_next, context=self._context)
+
+    def _write_next(self) -> None:
+        if self._singles:
+            batch = self._singles.popleft()
+        elif self._queued.rows:
+            batch, self._queued = self._queued, Batch()
+        else:
+            self._at_work = False
+            self._rested.set()
+            return
+        self._writer.write(list(batch.rows.values()), lambda error: self._written(batch, error))
+
+    def _written(self, batch: Batch, error: Exception | None) -> None:
+        if isinstance(error, RefusedRowError) and len(batch.rows) > 1:
+            self._singles.extend(batch.split())  # find the culprit, and spare the others
+        else:
+            if error:
+                log.error("ledger.commit_failed", rows=len(batch.rows), error=str(error))
+            _release(batch, error)
+        self._write_next()
+
+
+def _release(batch: Batch, error: Exception | None) -> None:
+    for _, waiter in batch.waiters:
+        if waiter.done():  # cancelled
+            continue
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(_in_words(error))
+            waiter.exception()  # seen: who did not want to wait does not want to hear of it either
+
+
+def _in_words(error: Exception) -> GalleyError:
+    told: GalleyError
+    if isinstance(error, RefusedRowError):
+        told = InternalError("The request could not be recorded.", code="ledger_refused")
+    else:
+        told = OverloadedError(
+            "The request could not be recorded, so it is not answered and not billed. Try again.",
+            code="ledger_unavailable",
+            retry_after=1.0,
+        )
+    told.__cause__ = error
+    return told

@@ -1,0 +1,119 @@
+"""What the ledger writes of a request, and what it adds to the hourly sums."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from operator import attrgetter, itemgetter
+from typing import Any
+
+from galley.db.tables import State, utc_now
+
+Row = tuple[Any, ...]
+"""A record as it was at one moment: its values in the order of `COLUMNS`."""
+
+Done = Callable[[Exception | None], None]
+
+
+class RefusedRowError(Exception):
+    """The database is well but does not take one of the rows."""
+
+
+@dataclass(slots=True)
+class Record:
+    """One row of `api_requests`, filled in while the request runs.
+
+    Args:
+        request_id: UUIDv7; the server's own. `client_request_id` is the caller's.
+        instance_id: which run of which server.
+        endpoint: such as `chat/completions`; usage is summed up by it.
+        model: as asked, and so in the caller's own words.
+        served_model: the one that answered.
+        status: HTTP status; 499 for a caller that hung up.
+        units: images or texts, where these are what is counted.
+        ignored_fields: inert fields that the request carried, joined by commas.
+    """
+
+    request_id: str
+    instance_id: str
+    user_id: str
+    key_id: str
+    endpoint: str
+    client_request_id: str | None = None
+    state: State = "open"
+    model: str | None = None
+    served_model: str | None = None
+    stream: bool = False
+    status: int | None = None
+    error_code: str | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    units: int = 0
+    first_token_ms: float | None = None
+    response_time_ms: float | None = None
+    ignored_fields: str | None = None
+    created_at: datetime = field(default_factory=utc_now)
+
+    def row(self) -> Row:
+        """Take the values as they are now."""
+        if self.model is not None and not self.model.isprintable():
+            # PostgreSQL refuses NUL, both databases refuse lone surrogates.
+            self.model = "".join(c if c.isprintable() else "\ufffd" for c in self.model)
+        return _values(self)
+
+
+COLUMNS = tuple(f.name for f in fields(Record))
+REQUEST_ID = COLUMNS.index("request_id")
+STATE = COLUMNS.index("state")
+
+SUM_KEY = ("user_id", "hour", "endpoint", "served_model")
+_COUNTED = ("prompt_tokens", "completion_tokens", "units", "response_time_ms")
+SUM_COLUMNS = (*SUM_KEY, "requests", "successes", *_COUNTED)
+
+# Known when a request opens: writing these anew at its end would only move index entries.
+_FIXED = {"request_id", "client_request_id", "instance_id", "created_at", "key_id"}
+
+_values = attrgetter(*COLUMNS)
+_key = itemgetter(*map(COLUMNS.index, ("user_id", "created_at", "endpoint", "served_model")))
+_counts = itemgetter(*map(COLUMNS.index, _COUNTED))
+
+
+def hourly_sums(rows: Iterable[Row]) -> list[Row]:
+    """Add settled rows up by user, hour, endpoint and serving model.
+
+    Returns:
+        Rows of `SUM_COLUMNS`, sorted by key, so that servers that lock the same rows of
+        `usage_hourly` do so in one order and never wait for each other in a circle.
+    """
+    sums: dict[Row, list[float]] = {}
+    for row in rows:
+        user_id, created_at, endpoint, served_model = _key(row)
+        hour = created_at.replace(minute=0, second=0, microsecond=0)
+        total = sums.setdefault((user_id, hour, endpoint, served_model or ""), [0, 0, 0, 0, 0, 0.0])
+        adds = (1, row[STATE] == "completed", *_counts(row))
+        for n, add in enumerate(adds):
+            total[n] += add or 0
+    return [(*key, *sums[key]) for key in sorted(sums)]
+
+
+def upsert_requests(source: str) -> str:
+    """Write the statement that records requests; a settled one is left as it is.
+
+    `interrupted` is not settled: a server that was taken for dead may still have the last word.
+    """
+    changes = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in _FIXED)
+    return (
+        f"INSERT INTO api_requests ({', '.join(COLUMNS)}) {source} "
+        f"ON CONFLICT (request_id) DO UPDATE SET {changes} "
+        "WHERE api_requests.state IN ('open', 'interrupted')"
+    )
+
+
+def add_to_sums(source: str) -> str:
+    """Write the statement that adds to the hourly sums."""
+    amounts: Sequence[str] = SUM_COLUMNS[len(SUM_KEY) :]
+    changes = ", ".join(f"{name} = usage_hourly.{name} + excluded.{name}" for name in amounts)
+    return (
+        f"INSERT INTO usage_hourly ({', '.join(SUM_COLUMNS)}) {source} "
+        f"ON CONFLICT ({', '.join(SUM_KEY)}) DO UPDATE SET {changes}"
+    )

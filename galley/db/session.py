@@ -1,0 +1,106 @@
+"""Opens the database, whichever it is, and brings it up to date."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from galley.core.settings import SettingsError
+from galley.db import migrations
+from galley.db.engine import BUSY_TIMEOUT_S, is_sqlite, make_engine, parse_url
+
+
+class Sessions:
+    """Makes sessions: `sessions()` to read, `sessions.begin()` to write in one transaction.
+
+    On SQLite the latter takes the write lock at once: a transaction that reads first and writes
+    later fails when the ledger has committed in between.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._reading = async_sessionmaker(engine, expire_on_commit=False)
+        self._writing = async_sessionmaker(
+            engine.execution_options(writing=True), expire_on_commit=False
+        )
+
+    def __call__(self) -> AsyncSession:
+        return self._reading()
+
+    def begin(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Open a transaction; commit it on leaving, roll it back on an error."""
+        return self._writing.begin()
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """An open database with the newest schema. `path` is SQLite's file, None on PostgreSQL."""
+
+    engine: AsyncEngine
+    sessions: Sessions
+    path: Path | None
+    busy_timeout_s: float = BUSY_TIMEOUT_S
+
+
+@asynccontextmanager
+async def open_database(url: str) -> AsyncGenerator[Database]:
+    """Open `url` for one server, at the newest schema; close it on leaving.
+
+    Raises:
+        SettingsError: not a database of ours, no driver for it, not reachable, in use by another
+            server (SQLite), or made by a newer Galley.
+    """
+    parsed = parse_url(url)
+    async with AsyncExitStack() as stack:
+        path = (
+            stack.enter_context(_own_file(Path(str(parsed.database))))
+            if is_sqlite(parsed)
+            else None
+        )
+        engine = make_engine(parsed)
+        stack.push_async_callback(engine.dispose)
+        await _bring_up_to_date(engine, parsed)
+        yield Database(engine, Sessions(engine), path)
+
+
+@contextmanager
+def _own_file(path: Path) -> Generator[Path]:
+    """Make SQLite's file where it is missing, readable by its owner alone, and lock it."""
+    lock = FileLock(f"{path}.lock", timeout=0, mode=0o600, thread_local=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600)
+        lock.acquire()
+    except Timeout:
+        raise SettingsError(
+            f"Another server is using {path}. Stop it, or give this one a GALLEY_DATA_DIR of its "
+            "own. Several servers on one database need PostgreSQL: "
+            "GALLEY_DATABASE_URL=postgresql://user@host/galley"
+        ) from None
+    except OSError as error:
+        raise SettingsError(f"The database cannot be opened: {error}") from error
+    try:
+        yield path
+    finally:
+        lock.release()
+
+
+async def _bring_up_to_date(engine: AsyncEngine, url: URL) -> None:
+    shown = url.render_as_string(hide_password=True)
+    try:
+        revision = await migrations.current(engine)
+    except (DBAPIError, OSError) as error:
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        raise SettingsError(f"The database {shown} cannot be opened: {reason}") from error
+    if revision != migrations.HEAD:
+        await asyncio.to_thread(migrations.upgrade, url)

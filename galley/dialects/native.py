@@ -1,0 +1,27 @@
+"""Galley's own routes: errors as FastAPI words them."""
+
+from typing import Any
+
+import orjson
+
+from galley.core.errors import GalleyError, UnprocessableError
+from galley.schemas.delta import Delta, Usage
+
+
+def error_body(error: GalleyError) -> dict[str, Any]:
+    """`{"detail": ...}`: a sentence, or FastAPI's list for input that fits no schema."""
+    if isinstance(error, UnprocessableError):
+        return {"detail": error.details}
+    return {"detail": error.message}
+
+
+class SimpleFrames:
+    """Frames of the simple chat: `data: {"delta": "..."}`, then `data: [DONE]`."""
+
+    def frame(self, delta: Delta) -> bytes:
+        """Write the text that `delta` brought."""
+        return b"data: " + orjson.dumps({"delta": delta.text}) + b"\n\n" if delta.text else b""
+
+    def last(self, usage: Usage) -> bytes:
+        """Write the end of the stream."""
+        return b"data: [DONE]\n\n"

@@ -1,0 +1,122 @@
+"""What an engine is: something that runs a model, and knows nothing of users or money.
+
+Engines are async; CPU work runs on their own threads or in their own process, and the event
+loop only waits.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galley.core.errors import BadRequestError
+from galley.schemas.chat import ChatRequest
+from galley.schemas.completions import CompletionRequest
+from galley.schemas.delta import Delta
+
+Floats = NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """What all engines share."""
+
+    hardware: str
+    """Where it runs and how, for people: `CPU, 1 thread` or `CUDA, 24 of 24 layers`."""
+
+    problem: str | None
+    """What keeps it from answering right now, in a word or two; None while all is well."""
+
+    async def aclose(self) -> None:
+        """Stop, and free what it holds. Safe to call twice."""
+        ...
+
+
+class ChatEngine(Engine, Protocol):
+    """Tokens in, tokens out. One call makes one answer, whatever the request's `n`."""
+
+    slots: int
+    """How many answers it makes at the same time."""
+
+    async def check(self, request: ChatRequest | CompletionRequest) -> None:
+        """Refuse what cannot be answered, before it waits for a slot.
+
+        Raises:
+            BadRequestError: the prompt and the context do not fit (`context_length_exceeded`,
+                with both numbers), or the model cannot do what is asked.
+        """
+        ...
+
+    def stream(
+        self, request: ChatRequest | CompletionRequest, *, choice: int = 0
+    ) -> AsyncGenerator[Delta]:
+        """Make one answer. Closing the generator stops the work.
+
+        Args:
+            choice: which of the request's answers this is, from 0; it becomes `Delta.index`,
+                is added to a given seed, and picks the prompt of a completion.
+        Raises:
+            BadRequestError: what `check` says.
+            EngineError: the engine failed while answering.
+            OverloadedError: the engine is down and coming back; `retry_after` says when.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """`vectors` has one row per input, of `dimensions` floats and L2 norm 1."""
+
+    vectors: Floats
+    tokens: int
+
+
+class Embedder(Engine, Protocol):
+    """Turns texts into vectors."""
+
+    dimensions: int
+    max_tokens: int
+    """The longest input it reads, in tokens, special tokens included."""
+
+    async def embed(
+        self, inputs: Sequence[str] | Sequence[Sequence[int]], *, truncate: bool = False
+    ) -> Embedded:
+        """One unit vector per input, in order.
+
+        Args:
+            inputs: 1 to 2048 non-empty texts, or token ids without special tokens.
+            truncate: cut what is too long instead of refusing it.
+        Raises:
+            BadRequestError: an input is longer than `max_tokens` or has an unknown token id
+                (`param="input"`).
+
+        Source: Reimers & Gurevych 2019, Sentence-BERT, section 3 (mean pooling).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """One picture's probabilities (`len(labels)` floats, sum 1) and its size in pixels."""
+
+    probabilities: Floats
+    width: int
+    height: int
+    decode_ms: float
+    queue_ms: float
+    inference_ms: float
+
+
+class Classifier(Engine, Protocol):
+    """Says what is in a picture."""
+
+    labels: Sequence[str]
+
+    async def classify(self, images: Sequence[bytes]) -> list[Classified | BadRequestError]:
+        """One result per picture, in order; a bad picture does not spoil the others.
+
+        Args:
+            images: 1 to 32 PNG, JPEG, WebP or GIF files (first frame), at most 25 megapixels.
+        """
+        ...

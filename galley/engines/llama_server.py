@@ -1,0 +1,68 @@
+"""The child process: llama.cpp's own HTTP server on loopback, for one model.
+
+    python -m galley.engines.llama_server < one line of JSON, then an open pipe
+
+It prints one line of JSON when it answers, and ends as soon as its standard input does: when
+the server closes the pipe, and when the server dies in any way.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+xllamacpp: Any = importlib.import_module("xllamacpp")  # native: it has no types to check against
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(0)  # no destructors: destroying a young llama.cpp server hangs
+
+
+def _hardware(params: Any) -> str:
+    devices = [d["name"] for d in xllamacpp.get_device_info() if d["name"] != "CPU"]
+    threads = f"CPU, {params.cpuparams.n_threads} threads"
+    if not devices or params.n_gpu_layers == 0:
+        return threads
+    layers = "all layers" if params.n_gpu_layers < 0 else f"{params.n_gpu_layers} layers"
+    return f"{', '.join(devices)} ({layers} that fit), {threads}"
+
+
+def _params(wanted: dict[str, str | int]) -> Any:
+    params = xllamacpp.CommonParams()
+    params.model.path = wanted["path"]
+    params.model_alias = {wanted["name"]}  # unset, the file's path would show in answers
+    params.api_keys = [wanted["secret"]]
+    params.port = 0
+    params.n_parallel = wanted["slots"]
+    params.n_ctx = int(wanted["slots"]) * int(wanted["context"])
+    params.n_gpu_layers = wanted["gpu_layers"]
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = wanted["threads"]
+    # Workers sleep while they wait: spinning would take the core that the API needs.
+    params.cpuparams.poll = params.cpuparams_batch.poll = 0
+    params.cache_ram_mib = 0
+    params.ui = False
+    params.endpoint_props = params.endpoint_slots = params.endpoint_metrics = True
+    params.verbosity = 0  # prompts are never logged
+    return params
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    params = _params(json.loads(sys.stdin.readline()))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    server = xllamacpp.Server(params)
+    # llama.cpp installs handlers of its own; ours is the closed pipe.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ready = {"url": server.listening_address, "hardware": _hardware(params)}
+    sys.stdout.write(json.dumps(ready) + "\n")
+    sys.stdout.flush()
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

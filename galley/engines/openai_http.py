@@ -1,0 +1,247 @@
+"""Any server that speaks OpenAI's API: one pooled client, always streaming.
+
+Closing a stream closes its connection, which is how the other side learns to stop.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import aiohttp
+import orjson
+
+from galley.core.errors import BadRequestError, EngineError, OverloadedError
+from galley.schemas.chat import ChatRequest, NamedTool
+from galley.schemas.completions import CompletionRequest
+from galley.schemas.delta import Delta, ToolCall, Usage
+
+_FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter"})
+_SAMPLING = (
+    "temperature", "top_p", "frequency_penalty", "presence_penalty", "logit_bias",
+)  # fmt: skip
+
+
+class OpenAIHttpEngine:
+    """A chat engine on the other end of a connection.
+
+    Args:
+        url: the base URL, up to and including `/v1`.
+        model: the model's name over there.
+        api_key: sent as a bearer token.
+        slots: how many requests to send at the same time.
+    """
+
+    def __init__(self, url: str, model: str, *, api_key: str | None, slots: int) -> None:
+        self.slots = slots
+        self.hardware = f"HTTP, {url}"
+        self.problem: str | None = None
+        self._url = url.rstrip("/")
+        self._model = model
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=headers | {"content-type": "application/json"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
+        )
+
+    async def check(self, request: ChatRequest | CompletionRequest) -> None:
+        """Leave it to the other side, which knows its own limits."""
+
+    async def stream(
+        self, request: ChatRequest | CompletionRequest, *, choice: int = 0
+    ) -> AsyncGenerator[Delta]:
+        chat = isinstance(request, ChatRequest)
+        body = chat_body(request, choice) if chat else completion_body(request, choice)
+        body["model"] = self._model
+        path = "/chat/completions" if chat else "/completions"
+        async with aclosing(self.events(path, body)) as events:
+            async for event in events:
+                for delta in deltas(event, choice):
+                    yield delta
+
+    async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        """Send `body` and yield the JSON of each server-sent event.
+
+        Raises:
+            BadRequestError: the other side answered 400.
+            OverloadedError: it is not there, or broke off.
+            EngineError: it answered with anything else but 200.
+        """
+        try:
+            response = await self._send(path, body)
+            try:
+                if response.status != 200:
+                    raise _refusal(response.status, await response.read())
+                async for event in _events(response.content):
+                    if failure := event.get("error"):
+                        raise EngineError(_message(failure), code="engine_error")
+                    yield event
+            finally:
+                response.close()
+        except (aiohttp.ClientError, OSError) as error:
+            raise OverloadedError(
+                "The model's server broke off the connection. Try again.",
+                code="engine_unavailable",
+                retry_after=1,
+            ) from error
+
+    async def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Post `body` (or get, without one) and return the answer's JSON.
+
+        Raises:
+            BadRequestError, EngineError, OverloadedError: as `events`.
+        """
+        try:
+            response = await self._send(path, body)
+            answer = await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise OverloadedError(
+                "The model's server is not there. Try again.",
+                code="engine_unavailable",
+                retry_after=1,
+            ) from error
+        if response.status != 200:
+            raise _refusal(response.status, answer)
+        return orjson.loads(answer)
+
+    async def _send(self, path: str, body: dict[str, Any] | None) -> aiohttp.ClientResponse:
+        method, data = ("GET", None) if body is None else ("POST", orjson.dumps(body))
+        url = self._url + path
+        try:
+            return await self._session.request(method, url, data=data, allow_redirects=False)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            # A connection that idled may be dead on reuse; nothing was answered on it.
+            return await self._session.request(method, url, data=data, allow_redirects=False)
+
+    async def aclose(self) -> None:
+        await self._session.close()
+
+
+def chat_body(request: ChatRequest, choice: int) -> dict[str, Any]:
+    """Write a chat request for one answer, streamed, with its usage."""
+    body = _body(request, choice)
+    body["messages"] = [
+        message.model_dump(exclude_none=True, exclude=set(message.inert))
+        for message in request.messages
+    ]
+    if request.logprobs:
+        body["logprobs"], body["top_logprobs"] = True, request.top_logprobs or 0
+    if request.response_format is not None:
+        body["response_format"] = request.response_format.model_dump(
+            by_alias=True, exclude_none=True
+        )
+    if request.tools:
+        body["tools"] = [tool.model_dump(exclude_none=True) for tool in request.tools]
+        if isinstance(request.tool_choice, NamedTool):
+            body["tool_choice"] = request.tool_choice.model_dump()
+        elif request.tool_choice is not None:
+            body["tool_choice"] = request.tool_choice
+        if request.parallel_tool_calls is not None:
+            body["parallel_tool_calls"] = request.parallel_tool_calls
+    return body
+
+
+def completion_body(request: CompletionRequest, choice: int) -> dict[str, Any]:
+    """Write a text completion for one answer, streamed, with its usage."""
+    body = _body(request, choice)
+    body["prompt"] = request.prompts[choice // (request.n or 1)]
+    if request.logprobs is not None:
+        body["logprobs"] = request.logprobs
+    return body
+
+
+def _body(request: ChatRequest | CompletionRequest, choice: int) -> dict[str, Any]:
+    body: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+    for name in _SAMPLING:
+        if (value := getattr(request, name)) is not None:
+            body[name] = value
+    if request.limit is not None:
+        body["max_tokens"] = request.limit
+    if request.stops:
+        body["stop"] = request.stops
+    if request.seed is not None:
+        # 32 bits, all ones meaning "random" to llama.cpp; each choice gets its own.
+        body["seed"] = (request.seed + choice) % (2**32 - 1)
+    return body
+
+
+def deltas(event: dict[str, Any], choice: int) -> list[Delta]:
+    """Read one streamed event of either API as pieces of answer `choice`."""
+    usage = _usage(event.get("usage")) or _progress(event.get("prompt_progress"))
+    found = [_delta(part, choice) for part in event.get("choices") or ()]
+    if usage is not None:
+        if not found:
+            return [Delta(index=choice, usage=usage)]
+        found[-1].usage = usage
+    return found
+
+
+def _delta(part: dict[str, Any], choice: int) -> Delta:
+    piece = part.get("delta") or {}
+    text = piece.get("content") or part.get("text") or ""
+    logprobs = part.get("logprobs") or {}
+    tokens = logprobs.get("content")
+    reason = part.get("finish_reason")
+    calls = [
+        ToolCall(
+            index=call.get("index") or 0,
+            id=call.get("id"),
+            name=(call.get("function") or {}).get("name"),
+            arguments=(call.get("function") or {}).get("arguments") or "",
+        )
+        for call in piece.get("tool_calls") or ()
+    ]
+    return Delta(
+        index=choice,
+        text=text,
+        tokens=len(tokens) if tokens else int(bool(text or calls)),
+        tool_calls=calls,
+        logprobs=tokens,
+        finish_reason=reason if reason in _FINISH_REASONS else "stop" if reason else None,
+    )
+
+
+def _usage(found: dict[str, Any] | None) -> Usage | None:
+    if not found:
+        return None
+    details = found.get("prompt_tokens_details") or {}
+    return Usage(
+        prompt_tokens=found.get("prompt_tokens") or 0,
+        completion_tokens=found.get("completion_tokens") or 0,
+        cached_tokens=details.get("cached_tokens") or 0,
+    )
+
+
+def _progress(found: dict[str, int] | None) -> Usage | None:
+    """Read llama.cpp's word on how far the prompt is: what a hang-up then is billed for."""
+    if not found:
+        return None
+    return Usage(prompt_tokens=found["processed"], cached_tokens=found["cache"])
+
+
+async def _events(content: aiohttp.StreamReader) -> AsyncGenerator[dict[str, Any]]:
+    rest = b""
+    async for part in content.iter_any():
+        *events, rest = (rest + part).split(b"\n\n")
+        for event in events:
+            if event.startswith(b"data: ") and event != b"data: [DONE]":
+                yield orjson.loads(event[6:])
+
+
+def _refusal(status: int, answer: bytes) -> BadRequestError | EngineError | OverloadedError:
+    try:
+        message = _message(orjson.loads(answer).get("error"))
+    except (orjson.JSONDecodeError, AttributeError):
+        message = f"The model's server answered {status}."
+    if status in (400, 413, 422):
+        return BadRequestError(message, code="refused_by_model")
+    if status in (429, 503):
+        return OverloadedError(message, code="engine_unavailable", retry_after=1)
+    return EngineError(message, code="engine_error")
+
+
+def _message(failure: Any) -> str:
+    if isinstance(failure, dict):
+        return str(failure.get("message") or "The model failed.")
+    return str(failure or "The model failed.")

@@ -1,0 +1,124 @@
+"""Tools for models whose chat template has none.
+
+The tools go into the system prompt; a call is a JSON object, forced by a schema where the
+request says so, and left to the model with `tool_choice: "auto"`.
+"""
+
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import orjson
+
+from galley.schemas.chat import ChatRequest, Message, NamedTool, Tool
+from galley.schemas.delta import Delta, ToolCall
+
+_INTRODUCTION = "You can call these tools:"
+_FREE = (
+    'To call one, answer with nothing but JSON: {"name": "...", "arguments": {...}}. '
+    "Otherwise answer in plain text."
+)
+_FORCED = 'Answer with nothing but the JSON of one call: {"name": "...", "arguments": {...}}.'
+
+
+def offered(request: ChatRequest) -> list[Tool]:
+    """Return the tools that the model may call in this request."""
+    if request.tool_choice == "none":
+        return []
+    tools = request.tools or []
+    if isinstance(request.tool_choice, NamedTool):
+        return [t for t in tools if t.function.name == request.tool_choice.function.name]
+    return tools
+
+
+def is_forced(request: ChatRequest) -> bool:
+    """Say whether the answer has to be a call."""
+    return request.tool_choice == "required" or isinstance(request.tool_choice, NamedTool)
+
+
+def call_schema(tools: list[Tool]) -> dict[str, Any]:
+    """Describe a call of one of `tools`, as JSON schema."""
+    calls = [
+        {
+            "type": "object",
+            "properties": {
+                "name": {"const": tool.function.name},
+                "arguments": tool.function.parameters or {"type": "object"},
+            },
+            "required": ["name", "arguments"],
+        }
+        for tool in tools
+    ]
+    return calls[0] if len(calls) == 1 else {"anyOf": calls}
+
+
+def plain_messages(request: ChatRequest) -> list[dict[str, str]]:
+    """Write the conversation, tools included, with system, user and assistant turns alone."""
+    turns = [_plain(message) for message in request.messages]
+    tools = offered(request)
+    if tools:
+        listed = "\n".join(
+            orjson.dumps(t.function.model_dump(exclude_none=True)).decode() for t in tools
+        )
+        rule = _FORCED if is_forced(request) else _FREE
+        prompt = f"{_INTRODUCTION}\n{listed}\n{rule}"
+        if turns[0]["role"] == "system":
+            turns[0] = {"role": "system", "content": f"{turns[0]['content']}\n\n{prompt}"}
+        else:
+            turns.insert(0, {"role": "system", "content": prompt})
+    return turns
+
+
+def _plain(message: Message) -> dict[str, str]:
+    if message.role == "tool":
+        return {"role": "user", "content": f"Result of the tool call:\n{message.text}"}
+    if message.tool_calls:
+        calls = [
+            f'{{"name": {json.dumps(call.function.name)}, "arguments": {call.function.arguments}}}'
+            for call in message.tool_calls
+        ]
+        return {"role": "assistant", "content": "\n".join(filter(None, [message.text, *calls]))}
+    role = "system" if message.role == "developer" else message.role
+    return {"role": role, "content": message.text}
+
+
+async def read_calls(
+    pieces: AsyncGenerator[Delta], tools: list[Tool], call_id: str
+) -> AsyncGenerator[Delta]:
+    """Turn an answer that is a call into one, and leave every other answer as it is.
+
+    Text is held back only while it may still become a call, that is, after an opening brace.
+    """
+    held: list[Delta] = []
+    deciding = True
+    async for piece in pieces:
+        if not deciding:
+            yield piece
+            continue
+        held.append(piece)
+        text = "".join(d.text for d in held).lstrip()
+        if piece.finish_reason is not None:
+            for delta in _as_call(held, text, tools, call_id):
+                yield delta
+            deciding = False
+        elif text and not text.startswith("{"):
+            for delta in held:
+                yield delta
+            deciding = False
+
+
+def _as_call(held: list[Delta], text: str, tools: list[Tool], call_id: str) -> list[Delta]:
+    try:
+        found, _ = json.JSONDecoder().raw_decode(text)
+        name, arguments = found["name"], found["arguments"]
+    except (ValueError, KeyError, TypeError):
+        return held
+    if name not in {tool.function.name for tool in tools} or not isinstance(arguments, dict):
+        return held
+    last = held[-1]
+    call = ToolCall(0, call_id, name, orjson.dumps(arguments).decode())
+    tokens = sum(delta.tokens for delta in held)
+    return [
+        Delta(index=last.index, tokens=tokens, tool_calls=[call]),
+        Delta(index=last.index, finish_reason="tool_calls", usage=last.usage),
+    ]

@@ -1,0 +1,82 @@
+"""The app: routes, middleware and error envelopes joined to a runtime. No logic."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import ErrorDetails
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from galley import __version__
+from galley.core.errors import GalleyError, NotFoundError
+from galley.core.settings import Settings
+from galley.dialects.base import dialect_of
+from galley.routers import account, chat, classify, embeddings, health, openapi
+from galley.routers.answers import error_headers
+from galley.routers.front_door import FrontDoor
+from galley.routers.middleware import RequestMiddleware
+from galley.routers.parsing import refuse
+from galley.runtime import open_runtime
+
+ENDPOINTS = (*chat.ENDPOINTS, *embeddings.ENDPOINTS, *classify.ENDPOINTS)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Make the app. Two in one process share nothing.
+
+    Args:
+        settings: unset, they are read from the environment and the TOML file.
+    """
+    settings = settings or Settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        async with open_runtime(settings) as app.state.runtime:
+            yield
+
+    app = FastAPI(
+        title="Galley",
+        version=__version__,
+        description="A self-hosted AI API: chat, embeddings and image classification.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.include_router(openapi.declared(ENDPOINTS))
+    app.include_router(account.router)
+    app.include_router(health.router)
+    app.include_router(account.router, prefix="/api", include_in_schema=False)
+    openapi.add_pages(app)
+    app.add_exception_handler(GalleyError, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_invalid)
+    app.add_exception_handler(HTTPException, _refuse_http)
+    paths = {path: endpoint for endpoint in ENDPOINTS for path in endpoint.paths}
+    paths |= {f"/api{path}": endpoint for path, endpoint in paths.items()}
+    app.add_middleware(FrontDoor, endpoints=paths)
+    app.add_middleware(RequestMiddleware)
+    return app
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    failure = cast("GalleyError", error)
+    body = dialect_of(request.url.path).error_body(failure)
+    headers = {name.decode(): value.decode() for name, value in error_headers(failure)}
+    return JSONResponse(body, failure.status, headers)
+
+
+async def _refuse_invalid(request: Request, error: Exception) -> Response:
+    details = cast("list[ErrorDetails]", cast("RequestValidationError", error).errors())
+    try:
+        refuse(details, dialect_of(request.url.path))
+    except GalleyError as failure:
+        return await _refuse(request, failure)
+
+
+async def _refuse_http(request: Request, error: Exception) -> Response:
+    """Word what the framework itself refuses: unknown paths and wrong methods."""
+    found = cast("HTTPException", error)
+    body = dialect_of(request.url.path).error_body(NotFoundError(found.detail, code="not_found"))
+    return JSONResponse(body, found.status_code, found.headers)

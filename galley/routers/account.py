@@ -1,0 +1,50 @@
+"""What a caller may know: the models, and their own use."""
+
+from fastapi import APIRouter
+
+from galley.routers.deps import CallerDep, RuntimeDep
+from galley.schemas.account import ModelList, ModelReply, UsageSummary
+from galley.schemas.classify import ModelInfo
+from galley.services.models import Model
+
+router = APIRouter()
+
+
+@router.get("/v1/models", tags=["models"])
+@router.get("/v1/model", tags=["models"], include_in_schema=False)
+async def list_models(caller: CallerDep, runtime: RuntimeDep) -> ModelList:
+    """List the models, the default of each kind first."""
+    return ModelList(data=[_reply(model) for model in runtime.models.all()])
+
+
+@router.get("/v1/models/{model:path}", tags=["models"])
+async def retrieve_model(model: str, caller: CallerDep, runtime: RuntimeDep) -> ModelReply:
+    """Describe one model."""
+    return _reply(runtime.models.find(model))
+
+
+@router.get("/v1/model/info", tags=["vision"])
+@router.get("/model/info", tags=["vision"], include_in_schema=False)
+async def model_info(caller: CallerDep, runtime: RuntimeDep) -> ModelInfo:
+    """Describe the image classifier."""
+    return runtime.images.info("galley/classify")
+
+
+@router.get("/v1/usage", tags=["account"])
+@router.get("/usage", tags=["account"], include_in_schema=False)
+async def usage(caller: CallerDep, runtime: RuntimeDep) -> UsageSummary:
+    """Sum up the caller's own requests."""
+    return await runtime.usage.summary(caller)
+
+
+def _reply(model: Model) -> ModelReply:
+    status = model.state if model.problem is None or model.state != "loaded" else "restarting"
+    return ModelReply(
+        id=model.name,
+        created=model.created,
+        kind=model.settings.kind,
+        status=status,
+        license=model.settings.license,
+        source=model.settings.source,
+        hardware=model.engine.hardware if model.engine else None,
+    )

@@ -1,0 +1,118 @@
+"""Text: chat completions, text completions and the simple chat."""
+
+from contextlib import aclosing
+
+import orjson
+
+from galley.dialects import native, openai
+from galley.routers.front_door import Call, Endpoint
+from galley.schemas.chat import ChatCompletion, ChatRequest, SimpleChatReply, SimpleChatRequest
+from galley.schemas.completions import Completion, CompletionRequest
+from galley.services.chat import gather
+
+
+async def create_chat_completion(call: Call) -> None:
+    """Answer a conversation, whole or as server-sent events (`stream: true`)."""
+    request = await call.parse(ChatRequest)
+    deltas = call.runtime.chat.stream(call.charge, request)
+    identity, created = call.arrival.request_id, int(call.arrival.at.timestamp())
+    if request.stream:
+        options = request.stream_options
+        with_usage = options is not None and options.include_usage
+        await call.stream(
+            deltas,
+            lambda model: openai.ChatFrames(identity, created, model, with_usage=with_usage),
+        )
+        return
+    async with aclosing(deltas):
+        answers = await gather(deltas, request.choices)
+    body = openai.chat_body(identity, created, call.served_model, answers, call.charge.usage)
+    await call.answer(orjson.dumps(body))
+
+
+async def create_completion(call: Call) -> None:
+    """Continue a prompt, whole or as server-sent events (`stream: true`)."""
+    request = await call.parse(CompletionRequest)
+    deltas = call.runtime.chat.stream(call.charge, request)
+    identity, created = call.arrival.request_id, int(call.arrival.at.timestamp())
+    echoes = _echoes(request)
+    if request.stream:
+        options = request.stream_options
+        with_usage = options is not None and options.include_usage
+        await call.stream(
+            deltas,
+            lambda model: openai.CompletionFrames(
+                identity, created, model, with_usage=with_usage, echoes=echoes
+            ),
+        )
+        return
+    async with aclosing(deltas):
+        answers = await gather(deltas, request.choices)
+    for answer, echo in zip(answers, echoes, strict=False):  # without echo there is none
+        answer.text = echo + answer.text
+    body = openai.completion_body(identity, created, call.served_model, answers, call.charge.usage)
+    await call.answer(orjson.dumps(body))
+
+
+async def chat(call: Call) -> None:
+    """Answer a conversation with one text."""
+    request = (await call.parse(SimpleChatRequest)).as_chat(stream=False)
+    deltas = call.runtime.chat.stream(call.charge, request)
+    async with aclosing(deltas):
+        answers = await gather(deltas, 1)
+    await call.answer(orjson.dumps({"response": answers[0].text}))
+
+
+async def stream_chat(call: Call) -> None:
+    """Answer a conversation piece by piece: `data: {"delta": "..."}`, then `data: [DONE]`."""
+    request = (await call.parse(SimpleChatRequest)).as_chat(stream=True)
+    await call.stream(call.runtime.chat.stream(call.charge, request), lambda _: native.SimpleFrames())
+
+
+def _echoes(request: CompletionRequest) -> list[str]:
+    """Return what each answer begins with: its prompt, where the request says so."""
+    if not request.echo:
+        return []
+    return [str(prompt) for prompt in request.prompts for _ in range(request.n or 1)]
+
+
+_MESSAGES = [{"role": "user", "content": "What is FastAPI?"}]
+
+ENDPOINTS = (
+    Endpoint(
+        name="chat",
+        paths=("/v1/chat/completions",),
+        dialect=openai,
+        handle=create_chat_completion,
+        request=ChatRequest,
+        reply=ChatCompletion,
+        example={"model": "galley/chat", "messages": _MESSAGES},
+    ),
+    Endpoint(
+        name="completions",
+        paths=("/v1/completions",),
+        dialect=openai,
+        handle=create_completion,
+        request=CompletionRequest,
+        reply=Completion,
+        example={"model": "galley/chat", "prompt": "FastAPI is", "max_tokens": 32},
+    ),
+    Endpoint(
+        name="chat",
+        paths=("/v1/chat", "/chat", "/v1/conversation"),
+        dialect=native,
+        handle=chat,
+        request=SimpleChatRequest,
+        reply=SimpleChatReply,
+        example={"messages": _MESSAGES, "temperature": 0.7},
+    ),
+    Endpoint(
+        name="chat",
+        paths=("/v1/chat/stream", "/chat/stream"),
+        dialect=native,
+        handle=stream_chat,
+        request=SimpleChatRequest,
+        reply=SimpleChatReply,
+        example={"messages": _MESSAGES, "temperature": 0.7},
+    ),
+)

@@ -1,0 +1,170 @@
+"""What is in a picture: one (version 1), or up to 32 (version 2)."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from galley.core.errors import BadRequestError, UnprocessableError
+from galley.dialects import native
+from galley.routers.front_door import Call, Endpoint
+from galley.routers.parsing import refuse, validate
+from galley.schemas.classify import (
+    MAX_IMAGES,
+    ClassifyBatchReply,
+    ClassifyBatchRequest,
+    ClassifyReply,
+    ClassifyRequest,
+)
+from galley.services.images import Labelled, decode_base64
+
+DEFAULT = "galley/classify"
+_BIG = 1_000_000  # characters; longer base64 is decoded on another thread
+
+
+async def classify(call: Call) -> None:
+    """Name the five likeliest things in a picture."""
+    request = await call.parse(ClassifyRequest)
+    picture = await _decoded(request.image)
+    if isinstance(picture, BadRequestError):
+        raise picture
+    results = await call.runtime.images.classify(call.charge, [picture], model=DEFAULT, top_k=5)
+    result = results[0]
+    if isinstance(result, BadRequestError):
+        raise result
+    predictions = [{"label": name, "confidence": round(p, 4)} for name, _, p in result.labels]
+    await call.answer(orjson.dumps({"predictions": predictions, "model": call.served_model}))
+
+
+async def classify_batch(call: Call) -> None:
+    """Name the likeliest things in up to 32 pictures, as JSON or as multipart files."""
+    if call.header(b"content-type").startswith("multipart/form-data"):
+        request, names, pictures = await _uploads(call)
+    else:
+        request = await _batch(call)
+        names = [image.filename for image in request.images]
+        pictures = [await _decoded(image.image) for image in request.images]
+    results = await call.runtime.images.classify(
+        call.charge,
+        pictures,
+        model=request.model or DEFAULT,
+        top_k=request.top_k,
+        threshold=request.threshold,
+    )
+    rows = [
+        _row(i, name, found) for i, (name, found) in enumerate(zip(names, results, strict=True))
+    ]
+    body = {
+        "model": call.served_model,
+        "results": rows,
+        "timings_ms": _timings(call, results),
+        "request_id": call.arrival.request_id,
+    }
+    await call.answer(orjson.dumps(body))
+
+
+async def _decoded(text: str) -> bytes | BadRequestError:
+    try:
+        if len(text) > _BIG:
+            return await asyncio.to_thread(decode_base64, text)
+        return decode_base64(text)
+    except BadRequestError as error:
+        return error
+
+
+async def _batch(call: Call) -> ClassifyBatchRequest:
+    """Read version 2's body, or version 1's."""
+    try:
+        return await call.parse(ClassifyBatchRequest)
+    except UnprocessableError:
+        try:
+            single = await call.parse(ClassifyRequest)
+        except UnprocessableError:
+            single = None
+        if single is None:
+            raise
+    return ClassifyBatchRequest.model_validate({"images": [single.model_dump()]})
+
+
+async def _uploads(
+    call: Call,
+) -> tuple[ClassifyBatchRequest, list[str | None], list[bytes | BadRequestError]]:
+    async def body() -> AsyncIterator[bytes]:
+        yield call.body
+
+    headers = Headers({"content-type": call.header(b"content-type")})
+    parser = MultiPartParser(headers, body(), max_files=MAX_IMAGES, max_fields=8)  # pyright: ignore[reportArgumentType] - it only iterates
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError) as error:
+        reason = getattr(error, "message", "the form has no boundary")
+        raise BadRequestError(f"Invalid form: {reason}", code="invalid_form") from error
+    names: list[str | None] = []
+    pictures: list[bytes | BadRequestError] = []
+    fields: dict[str, Any] = {}
+    try:
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                names.append(value.filename)
+                pictures.append(await value.read())
+            else:
+                fields[name] = value
+    finally:
+        await form.close()
+    if not pictures:
+        missing = {"type": "missing", "loc": ("images",), "msg": "Field required"}
+        refuse([missing], native)  # pyright: ignore[reportArgumentType] - it has no input to show
+    stand_ins = [{"image": "-"} for _ in pictures]
+    return validate(ClassifyBatchRequest, fields | {"images": stand_ins}, native), names, pictures
+
+
+def _row(index: int, name: str | None, found: Labelled | BadRequestError) -> dict[str, Any]:
+    row: dict[str, Any] = {"index": index, "filename": name}
+    if isinstance(found, BadRequestError):
+        nothing: list[Any] = []
+        return row | {
+            "width": None, "height": None, "predictions": nothing, "error": found.message,
+        }  # fmt: skip
+    predictions = [
+        {"label": label, "class_id": number, "confidence": round(confidence, 4)}
+        for label, number, confidence in found.labels
+    ]
+    size = {"width": found.picture.width, "height": found.picture.height}
+    return row | size | {"predictions": predictions, "error": None}
+
+
+def _timings(call: Call, results: list[Labelled | BadRequestError]) -> dict[str, float]:
+    done = [found.picture for found in results if isinstance(found, Labelled)]
+    return {
+        "decode": round(max((p.decode_ms for p in done), default=0), 2),
+        "queue": round(max((p.queue_ms for p in done), default=0), 2),
+        "inference": round(max((p.inference_ms for p in done), default=0), 2),
+        "total": round(call.arrival.elapsed_ms(), 2),
+    }
+
+
+ENDPOINTS = (
+    Endpoint(
+        name="classify",
+        paths=("/v1/classify", "/classify", "/v1/image_classify"),
+        dialect=native,
+        handle=classify,
+        request=ClassifyRequest,
+        reply=ClassifyReply,
+        example={"image": "data:image/png;base64,iVBORw0KGgo...", "filename": "photo.png"},
+        body_limit="image_body_limit",
+    ),
+    Endpoint(
+        name="classify",
+        paths=("/v2/classify", "/v2/image_classify"),
+        dialect=native,
+        handle=classify_batch,
+        request=ClassifyBatchRequest,
+        reply=ClassifyBatchReply,
+        example={"images": [{"image": "data:image/png;base64,iVBORw0KGgo..."}], "top_k": 5},
+        body_limit="image_body_limit",
+    ),
+)

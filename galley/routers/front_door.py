@@ -1,0 +1,239 @@
+"""The inference routes: plain ASGI, ahead of FastAPI's own routing.
+
+The road is the same for all of them: key, row in the ledger, body, one service, settlement,
+answer. Routes are declared in FastAPI for the OpenAPI document (`openapi.py`) and answered here,
+because dependency chains and response models cost more than the rest of the road.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from galley.core.caller import Caller
+from galley.core.errors import CancelledError, GalleyError, RequestTooLargeError
+from galley.dialects.base import Dialect
+from galley.dialects.openai import event
+from galley.routers.answers import send_error, send_json
+from galley.routers.deps import credentials
+from galley.routers.hangup import while_listening
+from galley.routers.parsing import parse
+from galley.runtime import Runtime
+from galley.schemas.base import Request
+from galley.schemas.delta import Delta, Usage
+from galley.services.metering import Arrival, Charge
+
+R = TypeVar("R", bound=Request)
+
+PATIENCE = 2.0  # seconds without a first piece, then the stream starts with comments
+BETWEEN_COMMENTS = 5.0  # seconds
+_STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Frames(Protocol):
+    """How a dialect writes a stream."""
+
+    def frame(self, delta: Delta) -> bytes:
+        """Write what `delta` brought; empty when that is nothing."""
+        ...
+
+    def last(self, usage: Usage) -> bytes:
+        """Write the end of the stream."""
+        ...
+
+
+class Call:
+    """One request on its way through an endpoint."""
+
+    __slots__ = ("_scope", "_send", "arrival", "body", "charge", "dialect", "runtime", "streaming")
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        charge: Charge,
+        dialect: Dialect,
+        body: bytes,
+        scope: Scope,
+        send: Send,
+    ) -> None:
+        self.runtime = runtime
+        self.charge = charge
+        self.dialect = dialect
+        self.body = body
+        self.arrival: Arrival = scope["arrival"]
+        self.streaming = False
+        self._scope = scope
+        self._send = send
+
+    async def parse(self, shape: type[R]) -> R:
+        """Validate the body as `shape`; see `parsing.parse`."""
+        return await parse(shape, self.body, self.dialect)
+
+    def header(self, name: bytes) -> str:
+        """Return the request's header `name` (lower case), or an empty text."""
+        return next((v.decode("latin-1") for k, v in self._scope["headers"] if k == name), "")
+
+    @property
+    def served_model(self) -> str:
+        """The model that answers, once the service has chosen it."""
+        return self.charge.record.served_model or ""
+
+    async def answer(self, body: bytes) -> None:
+        """Settle, then send a whole answer."""
+        await self.charge.settle()
+        await send_json(self._send, body, headers=[self._timing()])
+
+    async def stream(self, deltas: AsyncGenerator[Delta], frames: Callable[[str], Frames]) -> None:
+        """Send `deltas` as they come, settle, then send the end of the stream.
+
+        Nothing leaves before the first piece, so that a refusal is a 4xx and not a broken 200;
+        a caller who has waited for `PATIENCE` seconds gets comments from then on.
+
+        Args:
+            frames: makes the frames, given the name of the model that answers.
+        """
+        waiting = _Comments(self)
+        made: Frames | None = None
+        try:
+            async with aclosing(deltas):
+                async for delta in deltas:
+                    made = made or frames(self.served_model)
+                    if data := made.frame(delta):
+                        waiting.stop()
+                        await self.send(data)
+        finally:
+            waiting.stop()
+        await self.charge.settle()
+        made = made or frames(self.served_model)
+        await self.send(made.last(self.charge.usage), more=False)
+
+    async def send(self, data: bytes, *, more: bool = True) -> None:
+        """Send a part of a stream, after its headers."""
+        if not self.streaming:
+            self.streaming = True
+            headers = [*_STREAM_HEADERS, self._timing()]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def refuse(self, error: GalleyError) -> None:
+        """Say that it failed: as an answer, or as the last event of a stream."""
+        if isinstance(error, CancelledError):
+            return  # nobody is there
+        if self.streaming:
+            await self.send(event(self.dialect.error_body(error)), more=False)
+        else:
+            await send_error(self._send, error, self.dialect)
+
+    def _timing(self) -> tuple[bytes, bytes]:
+        return (b"server-timing", b"app;dur=%.1f" % self.arrival.elapsed_ms())
+
+
+class _Comments:
+    """Keeps a stream alive that has nothing to say yet."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._begin)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._comment())
+
+    async def _comment(self) -> None:
+        while True:
+            await self._call.send(b": waiting for the model\n\n")
+            await asyncio.sleep(BETWEEN_COMMENTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An inference route.
+
+    Args:
+        name: in the ledger and in metrics.
+        paths: where it is served; the first is the one in the document.
+        handle: parses, calls one service, answers.
+        body_limit: the largest body in bytes, read from the settings by this name.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    dialect: Dialect
+    handle: Callable[[Call], Awaitable[None]]
+    request: type[Request]
+    reply: type
+    example: dict[str, Any]
+    body_limit: str = "body_limit"
+
+
+class FrontDoor:
+    """Answers the endpoints' POST requests and passes everything else on."""
+
+    def __init__(self, app: ASGIApp, endpoints: Mapping[str, Endpoint]) -> None:
+        self._app = app
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            endpoint = self._endpoints.get(scope["path"])
+            if endpoint is not None:
+                await self._serve(endpoint, scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _serve(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        runtime: Runtime = scope["app"].state.runtime
+        call: Call | None = None
+        try:
+            caller = await self._caller(runtime, scope)
+            async with runtime.meter.hold(scope["arrival"], caller, endpoint.name) as charge:
+                limit = getattr(runtime.settings, endpoint.body_limit)
+                body = await _read(scope, receive, limit)
+                call = Call(runtime, charge, endpoint.dialect, body, scope, send)
+                async with while_listening(receive, runtime.settings.request_timeout):
+                    await endpoint.handle(call)
+        except GalleyError as error:
+            if call is not None:
+                await call.refuse(error)
+            else:
+                await send_error(send, error, endpoint.dialect)
+
+    async def _caller(self, runtime: Runtime, scope: Scope) -> Caller:
+        key = credentials(scope)
+        return runtime.accounts.cached(key) or await runtime.accounts.authenticate(key)
+
+
+async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """Read the whole body.
+
+    Raises:
+        RequestTooLargeError: it has more than `limit` bytes.
+        CancelledError: the caller hung up.
+    """
+    declared = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
+    parts: list[bytes] = []
+    size, more = int(declared) if declared.isdigit() else 0, True
+    while more and size <= limit:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CancelledError("The caller hung up.", code="client_closed_request")
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+        size = max(size, sum(map(len, parts)))
+    if size > limit:
+        raise RequestTooLargeError(
+            f"The body is larger than {limit} bytes.", code="request_too_large"
+        )
+    return parts[0] if len(parts) == 1 else b"".join(parts)

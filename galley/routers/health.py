@@ -1,0 +1,52 @@
+"""Is it alive, is it ready, what is it doing."""
+
+from fastapi import APIRouter, Request, Response
+from starlette.responses import JSONResponse
+
+from galley import __version__
+from galley.routers.deps import RuntimeDep
+from galley.schemas.account import Health
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/", include_in_schema=False)
+async def index(request: Request) -> dict[str, str]:
+    """Say what this is, and where to go on."""
+    base = str(request.base_url).rstrip("/")
+    return {
+        "name": "galley",
+        "version": __version__,
+        "docs": f"{base}/docs",
+        "openapi": f"{base}/openapi.json",
+        "api": f"{base}/v1",
+        "health": f"{base}/health",
+        "metrics": f"{base}/metrics",
+    }
+
+
+@router.get("/health/live")
+async def live() -> Health:
+    """Answer 200 as long as the process does."""
+    return Health(status="ok", version=__version__, parts={})
+
+
+@router.get("/health")
+async def health(runtime: RuntimeDep) -> Health:
+    """Say of every part how it is; 200 also while models are loading."""
+    parts = await runtime.health()
+    status = "ok" if all(state == "ok" for state in parts.values()) else "degraded"
+    return Health(status=status, version=__version__, parts=parts)
+
+
+@router.get("/health/ready", responses={503: {"model": Health}})
+async def ready(runtime: RuntimeDep) -> Response:
+    """Answer 200 once every part can work, 503 before that."""
+    found = await health(runtime)
+    return JSONResponse(found.json_object(), 200 if found.status == "ok" else 503)
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(runtime: RuntimeDep) -> Response:
+    """Everything that is counted, in Prometheus' text format."""
+    return Response(runtime.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

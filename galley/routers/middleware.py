@@ -1,0 +1,77 @@
+"""The outermost layer: every request gets an id, a line in the log, and an answer."""
+
+import re
+
+import structlog
+import uuid_utils
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from galley.core.errors import InternalError
+from galley.dialects.base import dialect_of
+from galley.routers.answers import send_error
+from galley.services.metering import Arrival
+
+log = structlog.get_logger(__name__)
+
+_SANE_ID = re.compile(rb"[\w.:@/+=-]{1,128}", re.ASCII)
+_QUIET = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
+
+
+class RequestMiddleware:
+    """Adds `request-id` and `x-request-id`, writes the access log, answers what nobody caught.
+
+    The `Arrival` is left in `scope["arrival"]` for whoever bills the request.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = _given_id(scope)
+        arrival = Arrival(str(uuid_utils.uuid7()), given.decode() if given else None)
+        scope["arrival"] = arrival
+        own_id = arrival.request_id.encode()
+        ids = ((b"request-id", own_id), (b"x-request-id", given or own_id))
+        status = 0
+
+        async def send_with_ids(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *ids]
+            await send(message)
+
+        quiet = scope["path"] in _QUIET
+        if not quiet:
+            log.info("request_started", request_id=arrival.request_id, path=scope["path"])
+        try:
+            await self._app(scope, receive, send_with_ids)
+        except Exception:
+            log.exception("request_failed", request_id=arrival.request_id, path=scope["path"])
+            if status:
+                raise  # the answer has begun: the connection has to break
+            error = InternalError(
+                f"The server failed. Its log has more under {arrival.request_id}.",
+                code="internal_error",
+            )
+            await send_error(send_with_ids, error, dialect_of(scope["path"]))
+        finally:
+            if not quiet:
+                log.info(
+                    "request_finished",
+                    request_id=arrival.request_id,
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=status,
+                    ms=round(arrival.elapsed_ms(), 2),
+                )
+
+
+def _given_id(scope: Scope) -> bytes | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            return value if _SANE_ID.fullmatch(value) else None
+    return None

@@ -1,0 +1,325 @@
+"""OpenAI's chat completions, which are also Galley's mother tongue.
+
+Source: OpenAI API specification, `CreateChatCompletionRequest` and
+`CreateChatCompletionResponse`.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from galley.schemas.base import Reply, Request
+from galley.schemas.json_schema import JsonSchema
+
+MAX_TOKENS = 1_048_576
+
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
+ModelName = Annotated[
+    str, Field(min_length=1, max_length=256, examples=["galley/chat"], description="Model name.")
+]
+Stop = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=16)]
+
+
+class TextPart(Request):
+    type: Literal["text"]
+    text: str
+
+
+class RefusalPart(Request):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class ImageUrl(Request):
+    url: str = Field(description="`data:image/...;base64,...`; addresses are not fetched.")
+    detail: Literal["auto", "low", "high"] = "auto"
+
+
+class ImagePart(Request):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+ContentPart = Annotated[TextPart | RefusalPart | ImagePart, Field(discriminator="type")]
+Content = str | Annotated[list[ContentPart], Field(min_length=1, max_length=256)]
+
+
+class FunctionCall(Request):
+    name: Name
+    arguments: str = Field(max_length=1_000_000)
+
+
+class MessageToolCall(Request):
+    id: str = Field(max_length=256)
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class Message(Request):
+    """One turn. `tool` turns answer the call named by `tool_call_id`."""
+
+    inert: ClassVar[frozenset[str]] = frozenset({"audio", "annotations"})
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = None
+    name: str | None = Field(default=None, max_length=256)
+    tool_calls: list[MessageToolCall] | None = Field(default=None, max_length=128)
+    tool_call_id: str | None = Field(default=None, max_length=256)
+    refusal: str | None = None
+    audio: Any = None
+    annotations: Any = None
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Self:
+        if self.content is None and not (
+            self.role == "assistant" and (self.tool_calls or self.refusal is not None)
+        ):
+            raise ValueError(f"a {self.role} message needs content")
+        if self.role == "tool" and self.tool_call_id is None:
+            raise ValueError("a tool message needs tool_call_id")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The text of all parts, joined."""
+        if self.content is None or isinstance(self.content, str):
+            return self.content or self.refusal or ""
+        return "\n".join(
+            part.text if isinstance(part, TextPart) else part.refusal
+            for part in self.content
+            if not isinstance(part, ImagePart)
+        )
+
+
+class Function(Request):
+    inert: ClassVar[frozenset[str]] = frozenset({"strict"})
+
+    name: Name
+    description: str | None = Field(default=None, max_length=16_384)
+    parameters: JsonSchema | None = None
+    strict: bool | None = None
+
+
+class Tool(Request):
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Request):
+    name: Name
+
+
+class NamedTool(Request):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class TextFormat(Request):
+    type: Literal["text"]
+
+
+class JsonObjectFormat(Request):
+    type: Literal["json_object"]
+
+
+class NamedSchema(Request):
+    name: Name
+    description: str | None = Field(default=None, max_length=16_384)
+    schema_: JsonSchema = Field(default_factory=dict[str, Any], alias="schema")
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(Request):
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+ResponseFormat = Annotated[
+    TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")
+]
+
+
+class StreamOptions(Request):
+    inert: ClassVar[frozenset[str]] = frozenset({"include_obfuscation"})
+
+    include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+
+class ChatRequest(Request):
+    """Source: OpenAI API specification, CreateChatCompletionRequest."""
+
+    inert: ClassVar[frozenset[str]] = frozenset(
+        {
+            "metadata",
+            "modalities",
+            "prediction",
+            "prompt_cache_key",
+            "prompt_cache_retention",
+            "reasoning_effort",
+            "safety_identifier",
+            "service_tier",
+            "store",
+            "user",
+            "verbosity",
+        }
+    )
+
+    model: ModelName
+    messages: list[Message] = Field(min_length=1, max_length=2048)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_completion_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_TOKENS,
+        description="Longest answer, in tokens. Unset: what fits.",
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=1, le=MAX_TOKENS, description="The older name of max_completion_tokens."
+    )
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+        default=None, max_length=1024, description="Token id to bias."
+    )
+    seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
+    stop: Annotated[str, Field(min_length=1, max_length=256)] | Stop | None = None
+    n: int | None = Field(default=None, ge=1, le=16, description="How many answers.")
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    response_format: ResponseFormat | None = None
+    tools: list[Tool] | None = Field(default=None, max_length=128)
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    metadata: Any = None
+    modalities: list[Literal["text"]] | None = Field(default=None, max_length=4)
+    prediction: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_retention: Any = None
+    reasoning_effort: Any = None
+    safety_identifier: Any = None
+    service_tier: Any = None
+    store: Any = None
+    user: Any = None
+    verbosity: Any = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options needs stream: true")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        if isinstance(self.tool_choice, NamedTool):
+            wanted = self.tool_choice.function.name
+            if wanted not in {tool.function.name for tool in self.tools or ()}:
+                raise ValueError(f"tool_choice names {wanted!r}, which is not in tools")
+        elif self.tool_choice == "required" and not self.tools:
+            raise ValueError("tool_choice 'required' needs tools")
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        """The longest answer asked for, in tokens."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def choices(self) -> int:
+        """How many answers were asked for."""
+        return self.n or 1
+
+    @property
+    def stops(self) -> list[str]:
+        """The stop sequences as a list."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+
+class SimpleChatRequest(Request):
+    """The simple chat: `{"messages": [...]}` and, where wanted, the usual knobs."""
+
+    messages: list[Message] = Field(min_length=1, max_length=2048)
+    model: ModelName = "galley/chat"
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    max_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
+
+    def as_chat(self, *, stream: bool) -> ChatRequest:
+        """The same conversation on the main road."""
+        return ChatRequest(
+            model=self.model,
+            messages=self.messages,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
+            stream=stream,
+        )
+
+
+class SimpleChatReply(Reply):
+    response: str
+
+
+class TokenDetails(Reply):
+    cached_tokens: int = 0
+
+
+class UsageReply(Reply):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    prompt_tokens_details: TokenDetails | None = None
+
+
+class FunctionReply(Reply):
+    name: str | None = None
+    arguments: str = ""
+
+
+class ToolCallReply(Reply):
+    index: int | None = None
+    id: str | None = None
+    type: str | None = None
+    function: FunctionReply
+
+
+class MessageReply(Reply):
+    role: str | None = None
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCallReply] | None = None
+
+
+class Choice(Reply):
+    index: int
+    message: MessageReply
+    finish_reason: str | None
+    logprobs: dict[str, Any] | None = None
+
+
+class ChatCompletion(Reply):
+    """Source: OpenAI API specification, CreateChatCompletionResponse."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: UsageReply
+
+
+class ChunkChoice(Reply):
+    index: int
+    delta: MessageReply
+    finish_reason: str | None = None
+    logprobs: dict[str, Any] | None = None
+
+
+class ChatCompletionChunk(Reply):
+    """Source: OpenAI API specification, CreateChatCompletionStreamResponse."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: UsageReply | None = None

@@ -1,0 +1,119 @@
+"""Who may come in: users and their API keys."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from galley.core.caller import Caller
+from galley.core.errors import AuthenticationError, NotFoundError
+from galley.core.security import hash_key, is_well_formed, make_key
+from galley.core.settings import SettingsError
+from galley.db.keys import create_key, find_caller, is_known, revoke_key
+from galley.db.session import Sessions
+from galley.db.users import create_user, first_admin
+
+CACHE_SECONDS = 60.0
+CACHE_SIZE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key just made; `key` is shown once and kept nowhere."""
+
+    key_id: str
+    key: str
+
+
+class Accounts:
+    """Knows callers by their keys, and remembers them for a minute.
+
+    Args:
+        clock: seconds, for the memory alone.
+    """
+
+    def __init__(self, sessions: Sessions, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._sessions = sessions
+        self._clock = clock
+        self._known: dict[bytes, tuple[float, Caller]] = {}
+        self._revocations = 0
+
+    async def bootstrap(self, bootstrap_key: SecretStr | None) -> str | None:
+        """Make the first admin with a key, or let `bootstrap_key` open for the admin there is.
+
+        Returns:
+            The key that was made, to be shown once; None when nothing had to be made up.
+        Raises:
+            SettingsError: `bootstrap_key` does not look like a key of ours.
+        """
+        key = bootstrap_key.get_secret_value() if bootstrap_key else None
+        if key is not None and not is_well_formed(key):
+            raise SettingsError(
+                "GALLEY_BOOTSTRAP_KEY is not an API key (gk_ and 38 characters, the last six of "
+                "them a checksum). Unset it, and the first start makes one."
+            )
+        async with self._sessions.begin() as session:
+            admin, made = await first_admin(session), None
+            if admin is None:
+                admin = await create_user(
+                    session, email="admin@localhost", name="Admin", is_admin=True
+                )
+                key = key or (made := make_key())
+            if key is not None and not await is_known(session, hash_key(key)):
+                await create_key(session, user_id=admin.id, name="bootstrap", key=key)
+        return made
+
+    def cached(self, key: str) -> Caller | None:
+        """Recognise a key seen within the last minute, without waiting for anything."""
+        found = self._known.get(hash_key(key))
+        return found[1] if found is not None and self._clock() < found[0] else None
+
+    async def authenticate(self, key: str) -> Caller:
+        """Tell whose key this is.
+
+        Raises:
+            AuthenticationError: nobody's.
+        """
+        if caller := self.cached(key):
+            return caller
+        if not is_well_formed(key):
+            raise _invalid_key()
+        key_hash, revocations = hash_key(key), self._revocations
+        async with self._sessions() as session:
+            caller = await find_caller(session, key_hash)
+        if caller is None:
+            raise _invalid_key()
+        if revocations == self._revocations:  # else it may have been this key's, just now
+            self._remember(key_hash, caller)
+        return caller
+
+    async def create_key(self, *, user_id: str, name: str) -> NewKey:
+        """Make a key for `user_id`."""
+        key = make_key()
+        async with self._sessions.begin() as session:
+            row = await create_key(session, user_id=user_id, name=name, key=key)
+        return NewKey(row.id, key)
+
+    async def revoke(self, *, user_id: str, key_id: str) -> None:
+        """Close a key of `user_id` at once.
+
+        Raises:
+            NotFoundError: this user has no such key that still opens.
+        """
+        async with self._sessions.begin() as session:
+            revoked = await revoke_key(session, user_id=user_id, key_id=key_id)
+        if not revoked:
+            raise NotFoundError("There is no such key.", code="key_not_found")
+        self._revocations += 1
+        self._known = {h: known for h, known in self._known.items() if known[1].key_id != key_id}
+
+    def _remember(self, key_hash: bytes, caller: Caller) -> None:
+        self._known.pop(key_hash, None)
+        if len(self._known) >= CACHE_SIZE:
+            del self._known[next(iter(self._known))]  # the one that expires first
+        self._known[key_hash] = (self._clock() + CACHE_SECONDS, caller)
+
+
+def _invalid_key() -> AuthenticationError:
+    return AuthenticationError("Invalid API key", code="invalid_api_key")

@@ -1,0 +1,125 @@
+"""Answers, made by the models that write text."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing
+
+from galley.engines.base import ChatEngine
+from galley.schemas.chat import ChatRequest
+from galley.schemas.completions import CompletionRequest
+from galley.schemas.delta import Answer, Delta, ToolCall
+from galley.services.metering import Charge
+from galley.services.models import Loaded, Models
+from galley.services.slots import SlotQueue
+
+TextRequest = ChatRequest | CompletionRequest
+
+
+class ChatService:
+    """The one way from a conversation or a prompt to its answers."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+        self._queues: dict[str, SlotQueue] = {}
+
+    async def stream(self, charge: Charge, request: TextRequest) -> AsyncGenerator[Delta]:
+        """Yield every answer as it is made; the pieces of `n` answers come mixed.
+
+        Raises:
+            NotFoundError: no such model.
+            BadRequestError: the prompt does not fit, or the model cannot do this.
+            OverloadedError: the model is loading, restarting, or its queue is full.
+            EngineError: the model failed.
+        """
+        record = charge.record
+        record.model, record.stream = request.model, request.stream
+        record.ignored_fields = ",".join(request.ignored) or None
+        model = self._models.chat(request.model)
+        record.served_model = model.name
+        charge.per_prompt = request.n or 1
+        await model.engine.check(request)
+        queue = self.queue(model)
+        if request.choices == 1:
+            answers = _answer(model.engine, queue, request, 0)
+        else:
+            each = [_answer(model.engine, queue, request, i) for i in range(request.choices)]
+            answers = _mixed(each)
+        async with aclosing(answers):
+            async for delta in answers:
+                charge.add(delta)
+                yield delta
+
+    def queue(self, model: Loaded[ChatEngine]) -> SlotQueue:
+        """Return the queue in front of `model`."""
+        found = self._queues.get(model.name)
+        if found is None:
+            found = SlotQueue(model.engine.slots, model.settings.queue)
+            self._queues[model.name] = found
+        return found
+
+    def queues(self) -> dict[str, SlotQueue]:
+        """Every queue so far, by model."""
+        return self._queues
+
+
+async def gather(deltas: AsyncIterable[Delta], choices: int) -> list[Answer]:
+    """Join the pieces of `choices` answers."""
+    answers = [Answer() for _ in range(choices)]
+    texts: list[list[str]] = [[] for _ in range(choices)]
+    async for delta in deltas:
+        answer = answers[delta.index]
+        texts[delta.index].append(delta.text)
+        if delta.logprobs:
+            answer.logprobs = (answer.logprobs or []) + delta.logprobs
+        for call in delta.tool_calls:
+            _join(answer.tool_calls, call)
+        answer.finish_reason = delta.finish_reason or answer.finish_reason
+    for answer, pieces in zip(answers, texts, strict=True):
+        answer.text = "".join(pieces)
+    return answers
+
+
+def _join(calls: list[ToolCall], piece: ToolCall) -> None:
+    for call in calls:
+        if call.index == piece.index:
+            call.arguments += piece.arguments
+            return
+    calls.append(ToolCall(piece.index, piece.id, piece.name, piece.arguments))
+
+
+async def _answer(
+    engine: ChatEngine, queue: SlotQueue, request: TextRequest, choice: int
+) -> AsyncGenerator[Delta]:
+    async with queue.slot(), aclosing(engine.stream(request, choice=choice)) as deltas:
+        async for delta in deltas:
+            yield delta
+
+
+async def _mixed(streams: list[AsyncGenerator[Delta]]) -> AsyncGenerator[Delta]:
+    """Yield from all `streams` as pieces come; the first failure ends them all."""
+    pieces: asyncio.Queue[Delta | BaseException | None] = asyncio.Queue(maxsize=64)
+
+    async def pump(stream: AsyncGenerator[Delta]) -> None:
+        try:
+            async with aclosing(stream):
+                async for delta in stream:
+                    await pieces.put(delta)
+            await pieces.put(None)
+        except Exception as error:
+            await pieces.put(error)
+
+    pumps = [asyncio.create_task(pump(stream)) for stream in streams]
+    open_streams = len(pumps)
+    try:
+        while open_streams:
+            piece = await pieces.get()
+            if isinstance(piece, BaseException):
+                raise piece
+            if piece is None:
+                open_streams -= 1
+            else:
+                yield piece
+    finally:
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)

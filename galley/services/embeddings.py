@@ -1,0 +1,48 @@
+"""Vectors for texts."""
+
+import numpy as np
+
+from galley.core.errors import BadRequestError
+from galley.engines.base import Floats
+from galley.schemas.embeddings import EmbeddingRequest
+from galley.services.metering import Charge
+from galley.services.models import Models
+
+
+class EmbeddingService:
+    """From texts to unit vectors."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def embed(self, charge: Charge, request: EmbeddingRequest) -> Floats:
+        """Return one row per input, of L2 norm 1.
+
+        Raises:
+            NotFoundError: no such model.
+            BadRequestError: an input is too long, or more dimensions than the model has.
+        """
+        record = charge.record
+        record.model, record.units = request.model, len(request.inputs)
+        record.ignored_fields = ",".join(request.ignored) or None
+        model = self._models.embedder(request.model)
+        record.served_model = model.name
+        if request.dimensions is not None and request.dimensions > model.engine.dimensions:
+            raise BadRequestError(
+                f"{model.name} makes vectors of {model.engine.dimensions} dimensions; "
+                f"{request.dimensions} were asked for.",
+                code="invalid_dimensions",
+                param="dimensions",
+            )
+        found = await model.engine.embed(request.inputs, truncate=request.truncate)
+        record.prompt_tokens = found.tokens
+        return _shortened(found.vectors, request.dimensions)
+
+
+def _shortened(vectors: Floats, dimensions: int | None) -> Floats:
+    """Keep the first `dimensions` of each row and bring it back to unit length."""
+    if dimensions is None or dimensions == vectors.shape[1]:
+        return vectors
+    cut = vectors[:, :dimensions]
+    norms = np.linalg.norm(cut, axis=1, keepdims=True)
+    return np.ascontiguousarray(cut / np.maximum(norms, np.finfo(np.float32).tiny))

@@ -1,0 +1,113 @@
+"""What is in a picture."""
+
+import binascii
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from galley.core.errors import BadRequestError
+from galley.engines.base import Classified, Classifier
+from galley.schemas.classify import ModelInfo
+from galley.services.metering import Charge
+from galley.services.models import Models
+
+_DATA_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """One picture's likeliest labels (name, class number, confidence), best first."""
+
+    picture: Classified
+    labels: list[tuple[str, int, float]]
+
+
+class ImageService:
+    """From picture files to labels."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def classify(
+        self,
+        charge: Charge,
+        pictures: Sequence[bytes | BadRequestError],
+        *,
+        model: str,
+        top_k: int,
+        threshold: float = 0.0,
+    ) -> list[Labelled | BadRequestError]:
+        """Return one result per picture, in order; a bad one does not spoil the others.
+
+        Args:
+            pictures: image files, or why there is none.
+            threshold: leave out labels less likely than this.
+        Raises:
+            NotFoundError: no such model.
+        """
+        record = charge.record
+        record.model, record.units = model, len(pictures)
+        found = self._models.classifier(model)
+        record.served_model = found.name
+        files = [picture for picture in pictures if isinstance(picture, bytes)]
+        results = iter(await found.engine.classify(files) if files else ())
+        answers: list[Labelled | BadRequestError] = []
+        for picture in pictures:
+            result = next(results) if isinstance(picture, bytes) else picture
+            if isinstance(result, Classified):
+                result = _labelled(result, found.engine.labels, top_k, threshold)
+            answers.append(result)
+        return answers
+
+    def info(self, model: str) -> ModelInfo:
+        """Describe a classifier, loaded or not.
+
+        Raises:
+            NotFoundError: no such model.
+        """
+        found = self._models.find(model)
+        engine = cast("Classifier | None", found.engine)
+        return ModelInfo(
+            name=found.name,
+            status="loaded" if engine else "not_loaded",
+            num_labels=len(engine.labels) if engine else 0,
+        )
+
+
+def decode_base64(text: str) -> bytes:
+    """Return the bytes behind base64 or a `data:` URI.
+
+    Raises:
+        BadRequestError: it is neither.
+    """
+    if text.startswith(("http://", "https://")):
+        raise BadRequestError(
+            "Invalid base64 image: addresses are not fetched; send the image itself.",
+            code="invalid_image",
+            param="image",
+        )
+    start = 0
+    if text[:5].lower() == "data:":
+        head = _DATA_URI.match(text)
+        if head is None:
+            raise BadRequestError(
+                "Invalid base64 image: a data URI has to begin with data:image/...;base64,",
+                code="invalid_image",
+                param="image",
+            )
+        start = head.end()
+    try:
+        return binascii.a2b_base64(text[start:], strict_mode="\n" not in text)
+    except ValueError as error:  # binascii.Error, and text that is not ASCII
+        raise BadRequestError(
+            f"Invalid base64 image: {error}", code="invalid_image", param="image"
+        ) from error
+
+
+def _labelled(picture: Classified, labels: Sequence[str], top_k: int, threshold: float) -> Labelled:
+    best: list[int] = np.argsort(-picture.probabilities)[:top_k].tolist()
+    rows = [(labels[i], i, float(picture.probabilities[i])) for i in best]
+    return Labelled(picture, [row for row in rows if row[2] >= threshold])

@@ -1,0 +1,52 @@
+"""First come, first served: the queue in front of a model with a few slots."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from galley.core.errors import OverloadedError
+
+
+class SlotQueue:
+    """At most `slots` at work and at most `longest` waiting.
+
+    Args:
+        slots: how many the model serves at the same time.
+        longest: how many may wait; more are refused at once.
+    """
+
+    def __init__(self, slots: int, longest: int) -> None:
+        self.slots = slots
+        self.waiting = 0
+        self.busy = 0
+        self._longest = longest
+        self._free = asyncio.Semaphore(slots)
+        self._usual_s = 1.0  # how long a slot is held, a moving average in seconds
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncGenerator[None]:
+        """Wait for a slot and hold it for the block.
+
+        Raises:
+            OverloadedError: too many are waiting already; `retry_after` is an estimate.
+        """
+        if self._free.locked() and self.waiting >= self._longest:
+            raise OverloadedError(
+                f"The model is busy and {self.waiting} requests are waiting. Try again later.",
+                code="queue_full",
+                retry_after=max(1.0, self._usual_s * (self.waiting + 1) / self.slots),
+            )
+        self.waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self.waiting -= 1
+        self.busy += 1
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            yield
+        finally:
+            self.busy -= 1
+            self._usual_s += 0.1 * (clock() - began - self._usual_s)
+            self._free.release()

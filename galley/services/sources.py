@@ -1,0 +1,91 @@
+"""Where weights come from: packages, files that are here already, model hubs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from galley.core.settings import ModelSettings
+from galley.services.hub import fetch_hub_file, find_hub_file
+from galley.services.places import Place, SourceError, only_one
+from galley.services.wheels import Wheel, fetch_wheels, find_wheel
+
+__all__ = ["SourceError", "fetch", "fetch_all", "find"]
+
+
+def find(name: str, model: ModelSettings, models_dir: Path) -> Path | None:
+    """Return a model's file or folder where it is here already; asks no network.
+
+    Raises:
+        SourceError: the source is not written as it should be.
+    """
+    if _scheme(model) == "path":
+        path = Path(model.source.removeprefix("path:")).expanduser()
+        return path if path.exists() else None
+    if _scheme(model) not in ("package", "hf"):
+        return None
+    place = _place(name, model, models_dir)
+    return place.folder / _inside(model) if place.filled else None
+
+
+def fetch(name: str, model: ModelSettings, models_dir: Path) -> Path:
+    """Return a model's file or folder, fetching it first where it is missing. Blocks.
+
+    Raises:
+        SourceError: it cannot be had.
+    """
+    return fetch_all({name: model}, models_dir)[name]
+
+
+def fetch_all(models: Mapping[str, ModelSettings], models_dir: Path) -> dict[str, Path]:
+    """Return every model's file or folder by name; what is missing is fetched, packages in one go.
+
+    Models that another server runs have no files and are left out.
+
+    Raises:
+        SourceError: one of them cannot be had.
+    """
+    local = {n: m for n, m in models.items() if not _scheme(m).startswith("http")}
+    if any(find(name, model, models_dir) is None for name, model in local.items()):
+        with only_one(models_dir):
+            # Another process may have fetched them while this one waited.
+            missing = {n: m for n, m in local.items() if find(n, m, models_dir) is None}
+            _fetch_missing(missing, models_dir)
+    return {name: _found(name, model, models_dir) for name, model in local.items()}
+
+
+def _fetch_missing(missing: Mapping[str, ModelSettings], models_dir: Path) -> None:
+    for name, model in missing.items():
+        if _scheme(model) == "path":
+            raise SourceError(f"{name}: there is no {model.source.removeprefix('path:')}.")
+    wheels: dict[Place, Wheel] = {
+        _place(name, model, models_dir): find_wheel(model)
+        for name, model in missing.items()
+        if _scheme(model) == "package"
+    }
+    if wheels:
+        fetch_wheels(wheels, models_dir)
+    for name, model in missing.items():
+        if _scheme(model) == "hf":
+            fetch_hub_file(_place(name, model, models_dir), model)
+
+
+def _found(name: str, model: ModelSettings, models_dir: Path) -> Path:
+    path = find(name, model, models_dir)
+    if path is None:
+        raise SourceError(f"{name} vanished from {models_dir} while it was being fetched.")
+    return path
+
+
+def _place(name: str, model: ModelSettings, models_dir: Path) -> Place:
+    if _scheme(model) == "package":
+        return Place.of(name, models_dir, find_wheel(model).requirement)
+    return Place.of(name, models_dir, f"{model.source} {model.sha256 or ''}".strip())
+
+
+def _inside(model: ModelSettings) -> str:
+    if _scheme(model) == "package":
+        return str(find_wheel(model).file)
+    return find_hub_file(model).local_name
+
+
+def _scheme(model: ModelSettings) -> str:
+    return model.source.partition(":")[0]

@@ -1,0 +1,116 @@
+import json
+
+import pytest
+
+from tests.cli.conftest import Galley
+from tests.loopback import events, http, scripted_server
+
+ANSWER = {
+    "id": "c",
+    "created": 1,
+    "model": "m",
+    "choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}],
+    "usage": {},
+}
+
+
+def streamed(*pieces: str) -> bytes:
+    chunks = [
+        {"id": "c", "created": 1, "model": "m", "choices": [{"index": 0, "delta": {"content": p}}]}
+        for p in pieces
+    ]
+    return events(*map(json.dumps, chunks), "[DONE]")
+
+
+def asked(request: bytes) -> dict[str, object]:
+    return json.loads(request.partition(b"\r\n\r\n")[2])
+
+
+def test_the_answer_is_printed_as_it_is_and_the_options_are_sent(galley: Galley) -> None:
+    with scripted_server(streamed("[bold]he", "llo[/]")) as server:
+        shown = galley(
+            "chat", "say", "hello", "--system", "be brief", "--max-tokens", 9, "--temperature", 0,
+            "--model", "other", "--server", server.base_url, "--key", "gk_x",
+        )  # fmt: skip
+
+    assert shown.stdout == "[bold]hello[/]\n"
+    assert asked(server.requests[0]) == {
+        "model": "other",
+        "messages": [
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": "say hello"},
+        ],
+        "max_tokens": 9,
+        "temperature": 0.0,
+        "stream": True,
+    }
+    assert b"gk_x" in server.requests[0]
+
+
+def test_the_question_may_come_through_a_pipe(galley: Galley) -> None:
+    with scripted_server(streamed("hi")) as server:
+        galley("chat", "--server", server.base_url, stdin="two\nlines\n")
+
+    assert asked(server.requests[0])["messages"] == [{"role": "user", "content": "two\nlines"}]
+
+
+def test_json_is_the_whole_completion(galley: Galley) -> None:
+    with scripted_server(http(json.dumps(ANSWER))) as server:
+        shown = galley("chat", "hello", "--json", "--server", server.base_url)
+
+    assert json.loads(shown.stdout)["choices"][0]["message"] == {"content": "hi"}
+
+
+def test_no_question_is_wrong_usage(galley: Galley) -> None:
+    shown = galley("chat", stdin="")
+
+    assert shown.exit_code == 2
+    assert "There is no question" in shown.stderr
+
+
+def test_no_server_is_exit_code_3_and_one_line_with_the_next_step(galley: Galley) -> None:
+    shown = galley("chat", "hello", "--server", "http://127.0.0.1:9")
+
+    assert shown.exit_code == 3
+    assert shown.stdout == ""
+    assert len(shown.stderr.splitlines()) == 1
+    assert "galley serve" in shown.stderr
+
+
+def test_what_is_no_address_is_wrong_usage(galley: Galley) -> None:
+    shown = galley("chat", "hello", "--server", "127.0.0.1:8000")
+
+    assert shown.exit_code == 2
+    assert "http://" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("refusal", "line"),
+    [
+        (
+            http('{"detail": "Invalid API key"}', status="401 Unauthorized", request_id="0192"),
+            "Error: Invalid API key. Pass a key with --key or GALLEY_API_KEY. (request 0192)\n",
+        ),
+        (
+            http('{"error": {"message": "Full."}}', status="503 Unavailable", retry_after="2"),
+            "Error: Full. Try again in 2 s.\n",
+        ),
+    ],
+)
+def test_a_refusal_is_one_line_with_the_next_step(
+    galley: Galley, refusal: bytes, line: str
+) -> None:
+    with scripted_server(refusal) as server:
+        shown = galley("chat", "hello", "--server", server.base_url)
+
+    assert shown.exit_code == 1
+    assert shown.stderr == line
+
+
+def test_an_answer_that_breaks_off_is_shown_and_then_an_error(galley: Galley) -> None:
+    with scripted_server(streamed("half an ").replace(b"data: [DONE]\n\n", b"")) as server:
+        shown = galley("chat", "hello", "--server", server.base_url)
+
+    assert shown.stdout == "half an "
+    assert shown.exit_code == 3
+    assert "broke off" in shown.stderr

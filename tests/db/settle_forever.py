@@ -1,0 +1,34 @@
+"""Settle requests, and print the id of each once it is recorded, until killed.
+
+    python settle_forever.py DATABASE_URL
+"""
+
+import asyncio
+import os
+import sys
+from random import Random
+
+from galley.db.ledger import Ledger
+from galley.db.record import Record
+from galley.db.session import open_database
+from galley.db.tables import new_id
+
+
+async def client(ledger: Ledger, random: Random) -> None:
+    user_id, key_id = new_id(), new_id()
+    while True:
+        record = Record(new_id(), "killed-server", user_id, key_id, "chat/completions")
+        ledger.open(record)
+        await asyncio.sleep(random.random() / 200)
+        record.state, record.status, record.completion_tokens = "completed", 200, 3
+        await ledger.settle(record)
+        os.write(1, f"{record.request_id}\n".encode())
+
+
+async def main(url: str) -> None:
+    async with open_database(url) as database:
+        ledger = Ledger(database)
+        await asyncio.gather(*(client(ledger, Random(n)) for n in range(32)))  # noqa: S311 - not a secret
+
+
+asyncio.run(main(sys.argv[1]))

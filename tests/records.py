@@ -1,0 +1,50 @@
+"""Records for the ledger, and what became of them in the database."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select
+
+from galley.db.record import Record
+from galley.db.session import Database
+from galley.db.tables import ApiRequest, UsageHourly, new_id
+
+
+def new_record(**fields: Any) -> Record:
+    """The record of a request that begins now, of a user of its own unless `fields` say whose."""
+    known: dict[str, Any] = {
+        "request_id": new_id(),
+        "instance_id": "this-server",
+        "user_id": new_id(),
+        "key_id": new_id(),
+        "endpoint": "chat/completions",
+    }
+    return Record(**known | fields)
+
+
+def finished(record: Record, **fields: Any) -> Record:
+    """The same record after a good answer, or what `fields` say came of it."""
+    known: dict[str, Any] = {
+        "state": "completed",
+        "status": 200,
+        "served_model": "small",
+        "prompt_tokens": 5,
+        "completion_tokens": 7,
+        "response_time_ms": 12.5,
+    }
+    for name, value in (known | fields).items():
+        setattr(record, name, value)
+    return record
+
+
+async def stored_requests(database: Database) -> Sequence[ApiRequest]:
+    """All requests in the database, oldest first."""
+    async with database.sessions() as session:
+        return (await session.scalars(select(ApiRequest).order_by(ApiRequest.request_id))).all()
+
+
+async def stored_sums(database: Database) -> Sequence[UsageHourly]:
+    """All hourly sums."""
+    async with database.sessions() as session:
+        order = (UsageHourly.hour, UsageHourly.endpoint, UsageHourly.served_model)
+        return (await session.scalars(select(UsageHourly).order_by(*order))).all()

@@ -1,0 +1,103 @@
+"""Servers for tests: the real app with real models, on a socket of its own."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import uvicorn
+from fastapi import FastAPI
+
+from galley.core.security import make_key
+from galley.core.settings import Settings
+from galley.main import create_app
+from galley.routers.protocol import make_protocol
+
+LOADING_S = 60.0  # the longest that the embedded models may take
+
+
+@dataclass
+class LiveServer:
+    """A running server, its first key, and a client that uses it."""
+
+    url: str
+    key: str
+    settings: Settings
+    app: FastAPI
+    client: httpx2.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        headers = {"authorization": f"Bearer {self.key}"}
+        self.client = httpx2.Client(base_url=self.url, headers=headers, timeout=60)
+
+    def post(self, path: str, **json: Any) -> httpx2.Response:
+        """Post `json` with the server's key."""
+        return self.client.post(path, json=json)
+
+    def until_ready(self) -> None:
+        """Wait until every model is loaded."""
+        end = time.monotonic() + LOADING_S
+        while (health := self.client.get("/health")).json()["status"] != "ok":
+            assert time.monotonic() < end, health.text
+            time.sleep(0.05)
+
+
+def make_settings(data_dir: Path, models_dir: Path, **changes: Any) -> Settings:
+    """Settings of a server that shares nothing but the models' files."""
+    given: dict[str, Any] = {
+        "data_dir": data_dir,
+        "models_dir": models_dir,
+        "bootstrap_key": make_key(),
+        **changes,
+    }
+    return Settings(**given)
+
+
+@contextmanager
+def serving(settings: Settings) -> Generator[LiveServer]:
+    """Run a server on a free port, in a thread with an event loop of its own."""
+    app = create_app(settings)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            app,
+            http=make_protocol(settings),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+        )
+        server = uvicorn.Server(config)
+        failures: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                asyncio.run(server.serve(sockets=[listener]))
+            except BaseException as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive(), failures
+                time.sleep(0.01)
+            assert settings.bootstrap_key is not None
+            live = LiveServer(
+                f"http://127.0.0.1:{listener.getsockname()[1]}",
+                settings.bootstrap_key.get_secret_value(),
+                settings,
+                app,
+            )
+            with live.client:
+                yield live
+        finally:
+            server.should_exit = True
+            thread.join()
