@@ -29,9 +29,7 @@ def models_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def live_server(
-    models_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[LiveServer]:
+def live_server(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """One server per worker, its models loaded; for tests that leave it as they found it."""
     settings = make_settings(tmp_path_factory.mktemp("live"), models_dir)
     with serving(settings) as server:

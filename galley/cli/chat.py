@@ -1,14 +1,14 @@
 """`galley chat`: one question from the command line or a pipe, or a conversation."""
 
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Annotated, Any
 
 import typer
 
-from galley.cli.connection import KeyOption, ServerOption, connected
+from galley.cli.connection import KeyOption, ServerOption, connected, in_words
 from galley.cli.console import ExitCode, JsonOption, err, fail, out, print_json
-from galley.client import Client
+from galley.client import APIError, Client
 from galley.client.calls import ChatOptions
 
 app = typer.Typer(add_completion=False)
@@ -57,7 +57,7 @@ def chat(
         if as_json:
             print_json(client.chat(turns, **options).json_object())
         else:
-            _answer(client, turns, options)
+            _answer(client, turns, options, [])
 
 
 def _piped() -> str | None:
@@ -70,6 +70,7 @@ def _piped() -> str | None:
 
 
 def _converse(client: Client, turns: list[Turn], options: ChatOptions) -> None:
+    """Ask and answer until Ctrl-D; Ctrl-C stops an answer, a refused question is forgotten."""
     err.print(f"Talking to {options.get('model')}. Ctrl-D ends the conversation.", style="dim")
     while True:
         try:
@@ -77,20 +78,27 @@ def _converse(client: Client, turns: list[Turn], options: ChatOptions) -> None:
         except (EOFError, KeyboardInterrupt):
             err.print()
             return
-        if question:
-            turns.append({"role": "user", "content": question})
-            turns.append({"role": "assistant", "content": _answer(client, turns, options)})
+        if not question:
+            continue
+        turns.append({"role": "user", "content": question})
+        pieces: list[str] = []
+        try:
+            with suppress(KeyboardInterrupt):
+                _answer(client, turns, options, pieces)
+        except APIError as error:
+            turns.pop()
+            err.print(in_words(error), style="red", markup=False)
+        else:
+            turns.append({"role": "assistant", "content": "".join(pieces)})
 
 
-def _answer(client: Client, turns: list[Turn], options: ChatOptions) -> str:
-    """Print the answer as it is made; Ctrl-C stops it and keeps what there is."""
-    pieces: list[str] = []
+def _answer(client: Client, turns: list[Turn], options: ChatOptions, pieces: list[str]) -> None:
+    """Print the answer as it is made; `pieces` gets what was printed, however it ends."""
     with closing(client.chat_stream(turns, **options)) as stream:
         try:
             for piece in stream:
                 pieces.append(piece)
                 typer.echo(piece, nl=False)
-        except KeyboardInterrupt:
-            err.print(" (stopped)", style="dim")
-    typer.echo()
-    return "".join(pieces)
+        finally:
+            if pieces:
+                typer.echo()

@@ -1,7 +1,7 @@
 """What `galley demo` tries: every endpoint, and whether the answer is right.
 
-The picture is a part of scikit-image's `coffee`: by Rachel Michetti, courtesy of Pikolo Espresso
-Bar, released under CC0 (no copyright restrictions), made smaller.
+The picture, `sample.jpg`, is scikit-image's `coffee`, made smaller: by Rachel Michetti, courtesy
+of Pikolo Espresso Bar, released under CC0 (no copyright restrictions).
 """
 
 import json

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from galley.cli.connection import KeyOption, ServerOption, connected
-from galley.cli.console import ExitCode, JsonOption, bar, out, print_json
+from galley.cli.console import ExitCode, JsonOption, bar, fail, make_table, out, print_json
 from galley.client.calls import ClassifyOptions
 from galley.schemas.classify import MAX_IMAGES, ImageResult
 
@@ -38,6 +38,8 @@ def classify(
     galley classify photo.jpg
     galley classify *.jpg --top-k 1 --json
     """
+    if empty := [str(file) for file in files if not file.stat().st_size]:
+        fail(f"{empty[0]} is empty: there is nothing to see.", ExitCode.USAGE)
     options: ClassifyOptions = {"model": model, "top_k": top_k, "threshold": threshold}
     results: list[ImageResult] = []
     with connected(server, key) as client:
@@ -67,7 +69,7 @@ def _batches(files: list[Path]) -> Iterator[list[Path]]:
 
 
 def _table(files: list[Path], results: list[ImageResult]) -> Table:
-    table = Table("file", "label", "", "confidence", box=None, pad_edge=False)
+    table = make_table("file", "label", "", "confidence")
     table.columns[3].justify = "right"
     for file, result in zip(files, results, strict=True):
         name = escape(str(file))

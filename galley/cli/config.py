@@ -2,10 +2,9 @@
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from galley.cli.configuration import DataDirOption, read_settings
-from galley.cli.console import JsonOption, out, print_json
+from galley.cli.console import JsonOption, make_table, out, print_json
 from galley.core.settings import explain
 
 app = typer.Typer(
@@ -22,7 +21,7 @@ def explain_settings(data_dir: DataDirOption = None, as_json: JsonOption = False
     if as_json:
         print_json([row._asdict() for row in rows])
         return
-    table = Table("setting", "value", "from", box=None, pad_edge=False)
+    table = make_table("setting", "value", "from")
     for row in rows:
         style = "dim" if row.source == "default" else ""
         table.add_row(row.name, escape(row.value), escape(row.source), style=style)

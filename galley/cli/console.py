@@ -7,10 +7,12 @@ from typing import Annotated, Any, NoReturn
 import orjson
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-out = Console()
-err = Console(stderr=True)
+# A pipe has no width: nothing is broken there that a program would have to join again.
+out = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+err = Console(stderr=True, highlight=False)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -37,6 +39,14 @@ def warn(message: str) -> None:
 def print_json(data: Any) -> None:
     """Print `data` as JSON, whatever the terminal."""
     sys.stdout.write(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def make_table(*headers: str) -> Table:
+    """A plain table that shows every cell whole, over several lines if need be."""
+    table = Table(*headers, box=None, pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"
+    return table
 
 
 def bar(share: float, width: int = 20) -> str:

@@ -6,13 +6,11 @@ from textwrap import shorten
 from typing import Annotated
 
 import typer
-from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 
 from galley.cli.checks import CHECKS, Check, WrongAnswerError
 from galley.cli.connection import KeyOption, ServerOption, connected, in_words
-from galley.cli.console import ExitCode, JsonOption, err, out, print_json
+from galley.cli.console import ExitCode, JsonOption, err, make_table, out, print_json
 from galley.client import APIError, Client
 
 app = typer.Typer(add_completion=False)
@@ -43,29 +41,24 @@ def demo(
     galley demo
     galley demo --server http://gpu-box:8000 --key gk_...
     """
-    table = Table("endpoint", "sent", "came back", "ms", "", box=None, pad_edge=False)
-    table.columns[3].justify = "right"
     outcomes: list[Outcome] = []
-    with connected(server, key) as client:
+    with connected(server, key) as client, err.status("Waiting for the models to load") as status:
         _wait_for_models(client, wait)
-        with Live(table, console=err if as_json else out, vertical_overflow="visible"):
-            for check in CHECKS:
-                outcomes.append(_run(check, client))
-                _add_row(table, outcomes[-1])
-    failed = sum(not outcome.ok for outcome in outcomes)
+        for check in CHECKS:
+            status.update(check.endpoint)
+            outcomes.append(_run(check, client))
     if as_json:
         print_json([asdict(outcome) for outcome in outcomes])
     else:
-        style, word = ("red", f"{failed} red") if failed else ("green", "all green")
-        out.print(f"\n[bold {style}]{len(outcomes)} checks, {word}[/] {client.profile.base_url}")
-    raise typer.Exit(ExitCode.FAILED if failed else 0)
+        _show(outcomes, client.profile.base_url)
+    if not all(outcome.ok for outcome in outcomes):
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _wait_for_models(client: Client, longest_s: float) -> None:
     until = time.monotonic() + longest_s
-    with err.status("Waiting for the models to load ..."):
-        while time.monotonic() < until and "loading" in client.health().parts.values():
-            time.sleep(0.25)
+    while time.monotonic() < until and "loading" in client.health().parts.values():
+        time.sleep(0.25)
 
 
 def _run(check: Check, client: Client) -> Outcome:
@@ -81,8 +74,15 @@ def _run(check: Check, client: Client) -> Outcome:
     return Outcome(check.endpoint, check.sent, ok, " ".join(answer.split()), ms)
 
 
-def _add_row(table: Table, outcome: Outcome) -> None:
-    style, mark = ("", "[green]✓[/]") if outcome.ok else ("red", "✗")
-    answer = shorten(outcome.answer, 60, placeholder=" ...") if outcome.ok else outcome.answer
-    cells = (outcome.endpoint, outcome.sent, answer)
-    table.add_row(*map(escape, cells), f"{outcome.ms:.0f}", mark, style=style)
+def _show(outcomes: list[Outcome], base_url: str) -> None:
+    table = make_table("endpoint", "sent", "came back", "ms", "")
+    table.columns[3].justify = "right"
+    for outcome in outcomes:
+        style, mark = ("", "[green]✓[/]") if outcome.ok else ("red", "✗")
+        answer = shorten(outcome.answer, 60, placeholder=" ...") if outcome.ok else outcome.answer
+        cells = map(escape, (outcome.endpoint, outcome.sent, answer))
+        table.add_row(*cells, f"{outcome.ms:.0f}", mark, style=style)
+    out.print(table)
+    failed = sum(not outcome.ok for outcome in outcomes)
+    style, word = ("red", f"{failed} red") if failed else ("green", "all green")
+    out.print(f"\n[bold {style}]{len(outcomes)} checks, {word}[/]: {base_url}")

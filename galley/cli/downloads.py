@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from galley.cli.console import err, warn
+import typer
+
+from galley.cli.console import warn
 from galley.core.settings import ModelSettings
 from galley.services.sources import SourceError, fetch_all, find
 
@@ -15,7 +17,7 @@ def fetch_missing(models: Wanted, models_dir: Path) -> bool:
     """Fetch what is not here yet, and say what cannot be had; False when that is anything."""
     complete = True
     for wanted in _trips(models, models_dir):
-        err.print(f"Fetching {', '.join(wanted)} ...")
+        typer.echo(f"Fetching {', '.join(wanted)} ...", err=True)
         try:
             fetch_all(wanted, models_dir)
         except SourceError as error:

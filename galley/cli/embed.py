@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from galley.cli.connection import KeyOption, ServerOption, connected
-from galley.cli.console import ExitCode, JsonOption, fail, out, print_json
+from galley.cli.console import ExitCode, JsonOption, fail, make_table, out, print_json
 
 app = typer.Typer(add_completion=False)
 
@@ -59,7 +59,7 @@ def _piped() -> list[str]:
 
 
 def _vectors(texts: list[str], vectors: list[Vector]) -> Table:
-    table = Table("text", "floats", "norm", "first", box=None, pad_edge=False)
+    table = make_table("text", "floats", "norm", "first")
     for text, vector in zip(texts, vectors, strict=True):
         first = ", ".join(f"{value:.4f}" for value in vector[:5])
         table.add_row(escape(text), str(len(vector)), f"{math.hypot(*vector):.4f}", f"{first}, ...")
@@ -68,7 +68,7 @@ def _vectors(texts: list[str], vectors: list[Vector]) -> Table:
 
 def _likeness(texts: list[str], vectors: list[Vector]) -> Table:
     """Every text against every other: cosine, 1 for the same meaning."""
-    table = Table("", "text", *(str(n) for n in range(1, len(texts) + 1)), box=None, pad_edge=False)
+    table = make_table("", "text", *(str(n) for n in range(1, len(texts) + 1)))
     for number, (text, vector) in enumerate(zip(texts, vectors, strict=True), 1):
         cosines = (sum(map(mul, vector, other)) for other in vectors)
         table.add_row(str(number), escape(text), *(_shaded(cosine) for cosine in cosines))

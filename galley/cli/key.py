@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.cli.configuration import DataDirOption, read_settings
-from galley.cli.console import ExitCode, JsonOption, fail, out, print_json
+from galley.cli.console import ExitCode, JsonOption, fail, make_table, out, print_json
 from galley.core.errors import NotFoundError
 from galley.core.settings import Settings, SettingsError
 from galley.db.engine import is_sqlite, make_engine, parse_url
@@ -48,7 +47,7 @@ def list_keys(data_dir: DataDirOption = None, as_json: JsonOption = False) -> No
     if as_json:
         print_json([_as_json(key) for key in keys])
         return
-    table = Table("id", "name", "key", "created", "state", box=None, pad_edge=False)
+    table = make_table("id", "name", "key", "created", "state")
     for key in keys:
         shown = f"{key.prefix}...{key.last_four}"
         state, style = ("revoked", "dim") if key.revoked_at else ("open", "")

@@ -9,11 +9,18 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 from rich.markup import escape
-from rich.table import Table
 
 from galley.cli.configuration import DataDirOption, read_settings
 from galley.cli.connection import KeyOption, ServerOption, connected
-from galley.cli.console import ExitCode, JsonOption, err, fail, out, print_json, warn
+from galley.cli.console import (
+    ExitCode,
+    JsonOption,
+    fail,
+    make_table,
+    out,
+    print_json,
+    warn,
+)
 from galley.cli.downloads import fetch_missing, is_here
 from galley.client import APIConnectionError, APIError, Client
 from galley.core.settings import Kind, ModelSettings, Settings
@@ -54,9 +61,7 @@ def list_models(
     if as_json:
         print_json([asdict(row) for row in rows])
         return
-    table = Table(
-        "name", "kind", "state", "hardware", "licence", "source", box=None, pad_edge=False
-    )
+    table = make_table("name", "kind", "state", "hardware", "licence", "source")
     for row in rows:
         table.add_row(*(escape(cell) for cell in asdict(row).values()))
     out.print(table)
@@ -68,7 +73,7 @@ def install(data_dir: DataDirOption = None) -> None:
     settings = read_settings(data_dir=data_dir)
     if not fetch_missing(settings.catalogue, settings.models_dir):
         raise typer.Exit(ExitCode.FAILED)
-    err.print(f"{len(settings.catalogue)} models are in {settings.models_dir}.", soft_wrap=True)
+    typer.echo(f"{len(settings.catalogue)} models are in {settings.models_dir}.", err=True)
 
 
 @app.command()
@@ -100,12 +105,7 @@ def add(
         raise typer.Exit(ExitCode.FAILED)
     settings.config.parent.mkdir(parents=True, exist_ok=True)
     settings.config.write_text(text)
-    out.print(
-        f"{name} is in {settings.config}. Restart the server to use it: galley serve",
-        soft_wrap=True,
-        markup=False,
-        highlight=False,
-    )
+    typer.echo(f"{name} is in {settings.config}. Restart the server to use it: galley serve")
 
 
 def _ask_local_server(key: str | None) -> list[Row]:

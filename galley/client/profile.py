@@ -44,9 +44,7 @@ def find_profile(base_url: str | None = None, api_key: str | None = None) -> Pro
     """
     kept = load_profile(profile_path())
     url = base_url or os.environ.get("GALLEY_BASE_URL")
-    url = (url or (kept.base_url if kept else DEFAULT_URL)).rstrip("/")
-    if urlsplit(url).scheme not in {"http", "https"}:
-        raise ValueError(f"{url!r} is not a server's address: it starts with http:// or https://.")
+    url = _checked(url or (kept.base_url if kept else DEFAULT_URL))
     key = (api_key or os.environ.get("GALLEY_API_KEY") or "").strip()
     if not key and kept and _same_server(url, kept.base_url):
         key = kept.api_key or ""
@@ -82,6 +80,18 @@ def save_profile(path: Path, profile: Profile) -> None:
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write("\n".join(lines) + "\n")
     draft.replace(path)
+
+
+def _checked(url: str) -> str:
+    """The server's root; OpenAI's clients are given the same address with `/v1`."""
+    root = url.strip().rstrip("/").removesuffix("/v1")
+    try:
+        found = httpx2.URL(root)
+    except httpx2.InvalidURL as error:
+        raise ValueError(f"{url!r} is not a server's address: {error}.") from error
+    if found.scheme not in {"http", "https"} or not found.host:
+        raise ValueError(f"{url!r} is not a server's address, as http://127.0.0.1:8000 is one.")
+    return root
 
 
 def _same_server(one: str, other: str) -> bool:

@@ -59,7 +59,8 @@ def make_engine(url: URL, *, migrating: bool = False) -> AsyncEngine:
     try:
         return create_async_engine(
             url,
-            pool_pre_ping=True,
+            pool_pre_ping=True,  # a restarted PostgreSQL costs nobody an answer
+            hide_parameters=True,
             connect_args={"timeout": 10, "command_timeout": None if migrating else 30},
         )
     except ModuleNotFoundError as error:
@@ -72,7 +73,9 @@ def _sqlite_engine(url: URL, *, foreign_keys: bool) -> AsyncEngine:
     # Without an isolation level the driver leaves BEGIN to us; its own begins no transaction for
     # SELECT and none for DDL.
     engine = create_async_engine(
-        url, connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_S}
+        url,
+        hide_parameters=True,
+        connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_S},
     )
 
     def prepare(connection: Any, _: Any) -> None:

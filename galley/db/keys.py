@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.core.caller import Caller
 from galley.core.security import hash_key
-from galley.db.tables import ApiKey, User, utc_now
+from galley.db.tables import ApiKey, User, parse_id, utc_now
 
 
 async def create_key(session: AsyncSession, *, user_id: str, name: str, key: str) -> ApiKey:
@@ -44,7 +44,9 @@ async def revoke_key(
     """Revoke a key of `user_id`; False when that user has no such key that still opens."""
     statement = (
         update(ApiKey)
-        .where(ApiKey.id == key_id, ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None))
+        .where(
+            ApiKey.id == parse_id(key_id), ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None)
+        )
         .values(revoked_at=now or utc_now())
         .returning(ApiKey.id)
     )

@@ -50,10 +50,10 @@ class Batch:
 
     def split(self) -> list["Batch"]:
         """Make one batch of each row."""
-        return [
-            Batch({key: row}, [waiter for waiter in self.waiters if waiter[0] == key])
-            for key, row in self.rows.items()
-        ]
+        singles = {key: Batch({key: row}) for key, row in self.rows.items()}
+        for waiter in self.waiters:
+            singles[waiter[0]].waiters.append(waiter)
+        return list(singles.values())
 
 
 class Ledger:
@@ -135,14 +135,15 @@ class Ledger:
             self._singles.extend(batch.split())  # find the culprit, and spare the others
         else:
             if error:
-                log.error("ledger.commit_failed", rows=len(batch.rows), error=str(error))
+                reason = str(error).partition("\n")[0]
+                log.error("ledger_commit_failed", rows=len(batch.rows), error=reason)
             _release(batch, error)
         self._write_next()
 
 
 def _release(batch: Batch, error: Exception | None) -> None:
     for _, waiter in batch.waiters:
-        if waiter.done():  # cancelled
+        if waiter.done():  # by being cancelled
             continue
         if error is None:
             waiter.set_result(None)

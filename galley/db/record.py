@@ -71,7 +71,17 @@ _COUNTED = ("prompt_tokens", "completion_tokens", "units", "response_time_ms")
 SUM_COLUMNS = (*SUM_KEY, "requests", "successes", *_COUNTED)
 
 # Known when a request opens: writing these anew at its end would only move index entries.
-_FIXED = {"request_id", "client_request_id", "instance_id", "created_at", "key_id"}
+_FIXED = frozenset(
+    (
+        "request_id",
+        "client_request_id",
+        "instance_id",
+        "created_at",
+        "user_id",
+        "key_id",
+        "endpoint",
+    )
+)
 
 _values = attrgetter(*COLUMNS)
 _key = itemgetter(*map(COLUMNS.index, ("user_id", "created_at", "endpoint", "served_model")))

@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 
-import uuid_utils
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.core.errors import BadRequestError
-from galley.db.tables import OPEN, ApiRequest
+from galley.db.tables import OPEN, ApiRequest, parse_id
 
 
 async def find_request(
     session: AsyncSession, *, user_id: str, request_id: str
 ) -> ApiRequest | None:
     """One request of `user_id`; None when it is someone else's, or nobody's."""
-    if (known := _as_id(request_id)) is None:
+    if (known := parse_id(request_id)) is None:
         return None
     query = select(ApiRequest).where(ApiRequest.request_id == known, ApiRequest.user_id == user_id)
     return await session.scalar(query)
@@ -32,7 +31,7 @@ async def recent_requests(
     """
     query = select(ApiRequest).where(ApiRequest.user_id == user_id)
     if before is not None:
-        if (known := _as_id(before)) is None:
+        if (known := parse_id(before)) is None:
             raise BadRequestError(
                 "before must be a request id.", code="invalid_cursor", param="before"
             )
@@ -54,10 +53,3 @@ async def interrupt_open(session: AsyncSession, *, instance_id: str) -> int:
         .returning(ApiRequest.request_id)
     )
     return len((await session.scalars(statement)).all())
-
-
-def _as_id(value: str) -> str | None:
-    try:
-        return str(uuid_utils.UUID(value))
-    except ValueError:
-        return None

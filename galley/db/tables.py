@@ -50,6 +50,14 @@ def new_id() -> str:
     return str(uuid_utils.uuid7())
 
 
+def parse_id(value: str) -> str | None:
+    """Return `value` as ids are stored, None when it is none: PostgreSQL would refuse the query."""
+    try:
+        return str(uuid_utils.UUID(value))
+    except ValueError:
+        return None
+
+
 def utc_now() -> datetime:
     """Tell the time."""
     return datetime.now(UTC)

@@ -56,7 +56,7 @@ def kept(weights: Path, shape: str, build: Callable[[], ModelProto]) -> Path | b
     origin = f"{stat.st_size} {stat.st_mtime_ns} {shape}"
     digest = hashlib.sha256(origin.encode()).hexdigest()[:12]
     target = weights.with_name(f"{weights.name}.galley-v{FORMAT}-{digest}.onnx")
-    if target.exists():
+    if target.is_file():
         return target
     content = build().SerializeToString()
     try:
@@ -71,16 +71,17 @@ def kept(weights: Path, shape: str, build: Callable[[], ModelProto]) -> Path | b
 
 def _write(target: Path, content: bytes) -> None:
     """Write under another name, then rename: a crash never leaves half a graph."""
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".galley-", delete=False) as file:
-        try:
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".galley-")
+    try:
+        with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, target)
+            os.fsync(handle)
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise
 
 
 class _Graph:

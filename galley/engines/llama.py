@@ -40,8 +40,11 @@ TEMPLATE_TOKENS, MESSAGE_TOKENS = 64, 16
 @dataclass(slots=True)
 class _Child:
     process: asyncio.subprocess.Process
+    url: str
+    secret: str
     http: OpenAIHttpEngine
     output: deque[str]
+    drained: asyncio.Task[None]
     has_tools: bool
 
 
@@ -74,6 +77,11 @@ class LlamaEngine:
     def pid(self) -> int | None:
         """The child's process id, while there is one."""
         return self._child.process.pid if self._child else None
+
+    @property
+    def address(self) -> tuple[str, str] | None:
+        """The child's URL and secret, for whoever measures it alone."""
+        return (self._child.url, self._child.secret) if self._child else None
 
     async def start(self) -> None:
         """Load the model.
@@ -181,24 +189,46 @@ class LlamaEngine:
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C on the terminal is for the server alone
         )  # fmt: skip
+        try:
+            return await self._introduce(process)
+        except BaseException:  # cancelled while loading, too: nobody else knows this process
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+            raise
+
+    async def _introduce(self, process: asyncio.subprocess.Process) -> _Child:
+        """Tell a new child what to serve, and wait until it does."""
         assert process.stdin is not None  # noqa: S101 - a pipe was asked for
         assert process.stdout is not None  # noqa: S101
         secret = secrets.token_hex(16)
         process.stdin.write(orjson.dumps(self._wanted | {"secret": secret}) + b"\n")
         output: deque[str] = deque(maxlen=20)
-        drain = asyncio.create_task(_drain(process, output))
+        drained = asyncio.create_task(_drain(process, output))
         line = await process.stdout.readline()
         if not line.startswith(b"{"):
             await process.wait()
-            await drain
+            await drained
             raise EngineStartError(self._name, process.returncode, output)
         ready = orjson.loads(line)
         http = OpenAIHttpEngine(ready["url"], self._name, api_key=secret, slots=self.slots)
-        props = await http.ask("/props")
+        try:
+            props = await http.ask("/props")
+        except BaseException:
+            await http.aclose()
+            raise
         self.hardware, self.problem = ready["hardware"], None
         capabilities = props.get("chat_template_caps") or {}
         log.info("engine_started", model=self._name, pid=process.pid, hardware=self.hardware)
-        return _Child(process, http, output, bool(capabilities.get("supports_tools")))
+        return _Child(
+            process=process,
+            url=ready["url"],
+            secret=secret,
+            http=http,
+            output=output,
+            drained=drained,
+            has_tools=bool(capabilities.get("supports_tools")),
+        )
 
     async def _supervise(self) -> None:
         pause = 0.1

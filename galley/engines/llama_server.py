@@ -22,9 +22,19 @@ def _end_with_parent() -> None:
     os._exit(0)  # no destructors: destroying a young llama.cpp server hangs
 
 
+# A prompt is read in batches, and a hang-up is noticed between two of them. On a CPU larger ones
+# are no faster (measured: 64 to 2048 within 10 %), only deafer.
+CPU_BATCH = 64
+
+
+def _gpus() -> list[str]:
+    return [device["name"] for device in xllamacpp.get_device_info() if device["name"] != "CPU"]
+
+
 def _hardware(params: Any) -> str:
-    devices = [d["name"] for d in xllamacpp.get_device_info() if d["name"] != "CPU"]
-    threads = f"CPU, {params.cpuparams.n_threads} threads"
+    devices = _gpus()
+    count = params.cpuparams.n_threads
+    threads = f"CPU, {count} thread{'s' if count > 1 else ''}"
     if not devices or params.n_gpu_layers == 0:
         return threads
     layers = "all layers" if params.n_gpu_layers < 0 else f"{params.n_gpu_layers} layers"
@@ -43,6 +53,8 @@ def _params(wanted: dict[str, str | int]) -> Any:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = wanted["threads"]
     # Workers sleep while they wait: spinning would take the core that the API needs.
     params.cpuparams.poll = params.cpuparams_batch.poll = 0
+    if not _gpus() or params.n_gpu_layers == 0:
+        params.n_batch = params.n_ubatch = max(CPU_BATCH, params.n_parallel)
     params.cache_ram_mib = 0
     params.ui = False
     params.endpoint_props = params.endpoint_slots = params.endpoint_metrics = True

@@ -158,10 +158,9 @@ def _only(inputs: Mapping[str, str]) -> str:
 
 def _read_names(path: Path) -> list[str]:
     names = read_json(path).get("id2label", {})
-    try:
-        return [str(names[str(number)]) for number in range(len(names))]
-    except (KeyError, TypeError) as error:
-        raise WeightsError(f"{path} has no id2label that counts from 0") from error
+    if not isinstance(names, dict) or not names or set(names) != set(map(str, range(len(names)))):
+        raise WeightsError(f"{path} has no id2label that counts from 0")
+    return [str(names[str(number)]) for number in range(len(names))]
 
 
 def _read_preparation(path: Path) -> Preparation:

@@ -25,7 +25,8 @@ _ROWS = 16
 _ACCELERATED_ROWS = 256
 # Less text than this is tokenised sooner than another thread is woken.
 _INLINE_CHARACTERS = 2_000
-_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+_NEEDED = {"input_ids", "attention_mask"}
+_KNOWN = _NEEDED | {"token_type_ids"}
 _TYPES: dict[str, type[np.generic]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 
 
@@ -63,7 +64,7 @@ class OnnxEmbedder:
         self._pooling: Pooling = pooling
         self._output = _choose_output(session)
         self._rows = _ACCELERATED_ROWS if session.accelerated else _ROWS
-        self.dimensions = self._vectors([pieces.wrap([])]).shape[1]
+        self.dimensions = self._vectors([[pieces.padding]]).shape[1]
         self._tokenising = ThreadPoolExecutor(2, "galley-tokenise")
         self._batcher: Batcher[Sequence[int]] = Batcher(
             self._vectors,
@@ -128,8 +129,9 @@ def _choose_output(session: Session) -> str:
 
 
 def _feed(inputs: Mapping[str, str], rows: Sequence[Sequence[int]], padding: int) -> Feed:
-    if unknown := set(inputs) - _INPUTS:
-        raise WeightsError(f"model.onnx wants {', '.join(sorted(unknown))}, which is not text")
+    if not _NEEDED <= set(inputs) <= _KNOWN or not set(inputs.values()) <= set(_TYPES):
+        asked = ", ".join(f"{name} as {kind}" for name, kind in inputs.items())
+        raise WeightsError(f"model.onnx asks for {asked}; needed are input_ids and attention_mask")
     width = max(map(len, rows))
     ids = np.full((len(rows), width), padding, np.int64)
     mask = np.zeros((len(rows), width), np.int64)

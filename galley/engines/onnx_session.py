@@ -51,12 +51,16 @@ def open_session(
         WeightsError: ONNX Runtime cannot load the graph.
     """
     threads = threads or max(1, _cores() - 1)
+    name = graph.name if isinstance(graph, Path) else "the graph"
     try:
         cpu = _open(graph, threads, _CPU)
     except Exception as error:  # ONNX Runtime's errors share no base class
-        name = graph.name if isinstance(graph, Path) else "the graph"
         raise WeightsError(f"{name} cannot be loaded by ONNX Runtime: {error}") from error
     feed = example(_inputs(cpu))
+    try:
+        cpu.run(None, dict(feed))
+    except Exception as error:  # as above
+        raise WeightsError(f"{name} does not fit the files beside it: {error}") from error
     for provider in ort.get_available_providers():
         if provider in _ACCELERATORS and (fast := _accelerate(graph, provider, cpu, feed)):
             return _session(fast, _ACCELERATORS[provider], accelerated=True)

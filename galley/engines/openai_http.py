@@ -226,7 +226,14 @@ async def _events(content: aiohttp.StreamReader) -> AsyncGenerator[dict[str, Any
         *events, rest = (rest + part).split(b"\n\n")
         for event in events:
             if event.startswith(b"data: ") and event != b"data: [DONE]":
-                yield orjson.loads(event[6:])
+                yield _read_event(event[6:])
+
+
+def _read_event(data: bytes) -> dict[str, Any]:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise EngineError("The model's server sent no JSON.", code="engine_error") from error
 
 
 def _refusal(status: int, answer: bytes) -> BadRequestError | EngineError | OverloadedError:

@@ -51,8 +51,8 @@ class WordPieces:
         return [self.wrap(ids) for ids in found]
 
     def wrap(self, ids: Sequence[int]) -> list[int]:
-        """Put the special tokens around a text's own."""
-        return [*self.before, *ids, *self.after]
+        """Put the special tokens around a text's own; a text of none at all becomes padding."""
+        return [*self.before, *ids, *self.after] or [self.padding]
 
     @property
     def _room(self) -> int:
@@ -64,7 +64,10 @@ class WordPieces:
         found = [encoding.ids for encoding in encoded]
         for number, (text, head) in enumerate(zip(texts, heads, strict=True)):
             if len(head) < len(text) and len(found[number]) <= self._room:
-                found[number] = self.tokenizer.encode(text, add_special_tokens=False).ids
+                found[number] = self.tokenizer.encode_batch_fast(
+                    [text],
+                    add_special_tokens=False,  # `encode` would hold the GIL
+                )[0].ids
         return found
 
     def _too_long(self, inputs: Inputs, number: int, tokens: int) -> BadRequestError:

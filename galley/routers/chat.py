@@ -66,7 +66,9 @@ async def chat(call: Call) -> None:
 async def stream_chat(call: Call) -> None:
     """Answer a conversation piece by piece: `data: {"delta": "..."}`, then `data: [DONE]`."""
     request = (await call.parse(SimpleChatRequest)).as_chat(stream=True)
-    await call.stream(call.runtime.chat.stream(call.charge, request), lambda _: native.SimpleFrames())
+    await call.stream(
+        call.runtime.chat.stream(call.charge, request), lambda _: native.SimpleFrames()
+    )
 
 
 def _echoes(request: CompletionRequest) -> list[str]:

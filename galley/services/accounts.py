@@ -47,7 +47,7 @@ class Accounts:
         Raises:
             SettingsError: `bootstrap_key` does not look like a key of ours.
         """
-        key = bootstrap_key.get_secret_value() if bootstrap_key else None
+        key = bootstrap_key.get_secret_value() if bootstrap_key is not None else None
         if key is not None and not is_well_formed(key):
             raise SettingsError(
                 "GALLEY_BOOTSTRAP_KEY is not an API key (gk_ and 38 characters, the last six of "

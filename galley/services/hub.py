@@ -23,7 +23,7 @@ from huggingface_hub.utils import build_hf_headers
 from galley.core.settings import Kind, ModelSettings
 from galley.services.places import Place, SourceError
 
-_SOURCE = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)/(?P<file>[^?#\\]+)")
+_SOURCE = re.compile(r"hf:(?P<repository>\w[\w.-]*/\w[\w.-]*)/(?P<file>[^?#\\]+)")
 _SHA256 = re.compile("[0-9a-f]{64}")
 # What an engine reads beside the weights; a repository need not have all of it.
 _COMPANIONS: dict[Kind, Sequence[str]] = {
@@ -143,7 +143,9 @@ def _explain(wanted: HubFile, error: Exception) -> str:
     if isinstance(error, OfflineModeIsEnabled):
         return f"{name} is not here yet and HF_HUB_OFFLINE is set: unset it once, or use path:."
     if isinstance(error, HfHubHTTPError):
-        return f"{name}: {hub} answered {error.response.status_code}. Try again later."
+        status = error.response.status_code
+        hint = "Is it private? Set HF_TOKEN." if status in (401, 403) else "Try again later."
+        return f"{name}: {hub} answered {status}. {hint}"
     return (
         f"{name} could not be fetched from {hub} ({error or type(error).__name__}). Check the"
         " network and run this again: what has arrived is kept. Or give a file with path:."

@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeVar, cast
 
 import structlog
 
-from galley.core.errors import BadRequestError, EngineError, NotFoundError, OverloadedError
+from galley.core.errors import BadRequestError, NotFoundError, OverloadedError
 from galley.core.settings import Kind, ModelSettings
 from galley.engines.base import ChatEngine, Classifier, Embedder, Engine
 
@@ -81,8 +81,7 @@ class Models:
         Raises:
             NotFoundError: no model has this name.
             BadRequestError: it does something else.
-            OverloadedError: it is loading.
-            EngineError: it could not be loaded.
+            OverloadedError: it is loading, or could not be loaded.
         """
         return cast("Loaded[ChatEngine]", self._loaded(name, "chat"))
 
@@ -104,7 +103,7 @@ class Models:
             )
         if model.engine is None:
             if model.state == "failed":
-                raise EngineError(
+                raise OverloadedError(
                     f"The model {model.name!r} could not be loaded: {model.error}",
                     code="model_not_loaded",
                 )

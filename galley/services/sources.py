@@ -32,7 +32,10 @@ def fetch(name: str, model: ModelSettings, models_dir: Path) -> Path:
     Raises:
         SourceError: it cannot be had.
     """
-    return fetch_all({name: model}, models_dir)[name]
+    paths = fetch_all({name: model}, models_dir)
+    if name not in paths:
+        raise SourceError(f"{name} runs on another server; there is nothing to fetch.")
+    return paths[name]
 
 
 def fetch_all(models: Mapping[str, ModelSettings], models_dir: Path) -> dict[str, Path]:

@@ -1,9 +1,17 @@
 import json
+import os
+import pty
+import select
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.conftest import Galley
-from tests.loopback import events, http, scripted_server
+from tests.cli.program import PROGRAM, environment
+from tests.loopback import HANG, events, http, scripted_server
 
 ANSWER = {
     "id": "c",
@@ -22,7 +30,7 @@ def streamed(*pieces: str) -> bytes:
     return events(*map(json.dumps, chunks), "[DONE]")
 
 
-def asked(request: bytes) -> dict[str, object]:
+def asked(request: bytes) -> dict[str, Any]:
     return json.loads(request.partition(b"\r\n\r\n")[2])
 
 
@@ -111,6 +119,85 @@ def test_an_answer_that_breaks_off_is_shown_and_then_an_error(galley: Galley) ->
     with scripted_server(streamed("half an ").replace(b"data: [DONE]\n\n", b"")) as server:
         shown = galley("chat", "hello", "--server", server.base_url)
 
-    assert shown.stdout == "half an "
+    assert shown.stdout == "half an \n"
     assert shown.exit_code == 3
     assert "broke off" in shown.stderr
+
+
+class Terminal:
+    """A `galley chat` at a terminal: type, and wait for what it shows."""
+
+    def __init__(self, server: str, folder: Path) -> None:
+        self._ours, theirs = pty.openpty()
+        self.process = subprocess.Popen(
+            [PROGRAM, "chat", "--server", server],
+            env=environment(folder) | {"TERM": "dumb"},
+            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        self.shown = ""
+
+    def until(self, words: str, times: int = 1) -> None:
+        """Wait until `words` were shown so many times."""
+        while self.shown.count(words) < times:
+            assert select.select([self._ours], [], [], 30)[0], self.shown
+            self.shown += os.read(self._ours, 4096).decode()
+
+    def type(self, text: str) -> None:
+        os.write(self._ours, text.encode())
+
+    def close(self) -> int:
+        """Press Ctrl-D and return the exit status."""
+        self.type("\x04")
+        status = self.process.wait(30)
+        os.close(self._ours)
+        return status
+
+
+def test_a_conversation_remembers_its_turns_survives_a_refusal_and_ends_with_ctrl_d(
+    tmp_path: Path,
+) -> None:
+    refusal = http('{"error": {"message": "Full."}}', status="503 Unavailable")
+    with scripted_server(streamed("I am ", "Galley."), refusal, streamed("Yes.")) as server:
+        terminal = Terminal(server.base_url, tmp_path)
+        terminal.until("> ")
+        terminal.type("who are you?\n")
+        terminal.until("I am Galley.")
+        terminal.until("> ", 2)
+        terminal.type("too much\n")
+        terminal.until("Full.")
+        terminal.until("> ", 3)
+        terminal.type("really?\n")
+        terminal.until("Yes.")
+        terminal.until("> ", 4)
+        status = terminal.close()
+
+    assert status == 0
+    assert asked(server.requests[2])["messages"] == [
+        {"role": "user", "content": "who are you?"},
+        {"role": "assistant", "content": "I am Galley."},
+        {"role": "user", "content": "really?"},
+    ]
+
+
+def test_ctrl_c_stops_an_answer_and_keeps_the_conversation(tmp_path: Path) -> None:
+    endless = [streamed("on and on").replace(b"data: [DONE]\n\n", b""), HANG]
+    with scripted_server(endless, streamed("Sorry.")) as server:
+        terminal = Terminal(server.base_url, tmp_path)
+        terminal.until("> ")
+        terminal.type("tell me everything\n")
+        terminal.until("on and on")
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.until("> ", 2)
+        assert server.hung_up.wait(5)
+        terminal.type("stop\n")
+        terminal.until("Sorry.")
+        terminal.until("> ", 3)
+        status = terminal.close()
+
+    assert status == 0
+    assert [turn["content"] for turn in asked(server.requests[1])["messages"]] == [
+        "tell me everything",
+        "on and on",
+        "stop",
+    ]

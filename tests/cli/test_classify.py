@@ -1,11 +1,12 @@
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.cli.conftest import Galley
 from tests.loopback import http, scripted_server
 
 
-def reply(*results: dict[str, object]) -> bytes:
+def reply(*results: Mapping[str, object]) -> bytes:
     timings = dict.fromkeys(("decode", "queue", "inference", "total"), 1)
     rows = [{"index": i, "predictions": [], **result} for i, result in enumerate(results)]
     return http(
@@ -69,4 +70,13 @@ def test_a_file_that_is_not_there_is_wrong_usage(galley: Galley, tmp_path: Path)
     shown = galley("classify", tmp_path / "none.png")
 
     assert shown.exit_code == 2
-    assert "does not exist" in shown.stderr
+    assert "Invalid value" in shown.stderr
+
+
+def test_an_empty_file_is_wrong_usage(galley: Galley, tmp_path: Path) -> None:
+    (tmp_path / "none.png").touch()
+
+    shown = galley("classify", tmp_path / "none.png")
+
+    assert shown.exit_code == 2
+    assert "is empty" in shown.stderr

@@ -43,7 +43,7 @@ def test_a_data_dir_of_the_command_line_wins(galley: Galley, tmp_path: Path) -> 
 def test_a_setting_that_nobody_knows_is_one_clear_line_and_exit_code_2(
     galley: Galley, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GALLEY_HOTS", "0.0.0.0")
+    monkeypatch.setenv("GALLEY_HOTS", "127.0.0.1")
 
     shown = galley(*words)
 

@@ -52,10 +52,17 @@ def test_without_anything_the_server_is_the_default_one_and_there_is_no_key() ->
     assert find_profile() == Profile("http://127.0.0.1:8000", None)
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "/v1", "http://[::1"])
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8000", "ftp://x", "/v1", "http://[::1", "http://", "http://a:x"],
+)
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"http://|IPv6"):
+    with pytest.raises(ValueError, match="is not a server's address"):
         find_profile(url)
+
+
+def test_an_address_may_end_as_openai_clients_want_it() -> None:
+    assert find_profile("http://127.0.0.1:8000/v1/").base_url == "http://127.0.0.1:8000"
 
 
 @pytest.mark.parametrize("key", ["gk_ü", "gk_a\nb"])

@@ -17,8 +17,3 @@ async def ledger(database: Database) -> AsyncGenerator[Ledger]:
     ledger = Ledger(database)
     yield ledger
     await ledger.aclose()
-
-
-@pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"

@@ -8,7 +8,8 @@ from structlog.testing import capture_logs
 from galley.core.errors import OverloadedError
 from galley.db.ledger import Ledger
 from galley.db.session import Database, open_database
-from tests.records import finished, new_record, stored_requests
+from galley.db.tables import new_id
+from tests.records import finished, new_record, stored_requests, stored_sums
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +46,7 @@ async def test_a_failed_commit_is_told_to_those_who_wait_and_the_next_one_works(
     for answer in answers:
         assert isinstance(answer, OverloadedError)
         assert (answer.code, answer.retry_after) == ("ledger_unavailable", 1.0)
-    assert [(line["event"], line["rows"]) for line in logs] == [("ledger.commit_failed", 3)]
+    assert [(line["event"], line["rows"]) for line in logs] == [("ledger_commit_failed", 3)]
     assert len(await stored_requests(database)) == 1
 
 
@@ -71,3 +72,18 @@ async def test_a_batch_is_one_transaction_whatever_its_size(ledger: Ledger, data
             text("SELECT count(DISTINCT xmin::text) FROM api_requests")
         )
     assert transactions == 1
+
+
+async def test_servers_that_book_for_the_same_users_do_not_deadlock(
+    ledger: Ledger, database: Database
+):
+    users, other = [new_id() for _ in range(2000)], Ledger(database)
+
+    for _ in range(5):
+        await asyncio.gather(
+            *(ledger.settle(finished(new_record(user_id=user))) for user in users),
+            *(other.settle(finished(new_record(user_id=user))) for user in reversed(users)),
+        )
+    await other.aclose()
+
+    assert sum(total.requests for total in await stored_sums(database)) == 5 * 2 * len(users)

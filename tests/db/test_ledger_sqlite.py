@@ -61,7 +61,7 @@ async def test_a_failed_commit_is_told_to_those_who_wait_and_the_next_one_works(
     for answer in answers:
         assert isinstance(answer, OverloadedError)
         assert (answer.code, answer.retry_after) == ("ledger_unavailable", 1.0)
-    assert [(line["event"], line["rows"]) for line in logs] == [("ledger.commit_failed", 3)]
+    assert [(line["event"], line["rows"]) for line in logs] == [("ledger_commit_failed", 3)]
     assert len(await stored_requests(database)) == 2
 
 
@@ -76,7 +76,7 @@ async def test_a_failed_commit_that_nobody_waits_for_is_only_logged(
         await ledger.aclose()
     gc.collect()
 
-    assert [line["event"] for line in logs] == ["ledger.commit_failed"]
+    assert [line["event"] for line in logs] == ["ledger_commit_failed"]
     assert complaints == []
 
 

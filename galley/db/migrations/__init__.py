@@ -1,9 +1,11 @@
 """How the schema got here, step by step, and how a database is brought to the newest one."""
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import URL, Connection, inspect, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from galley.core.settings import SettingsError
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
 HEAD = "0001"
 """The newest revision; a test holds it to the files in `versions/`."""
+
+_one_at_a_time = threading.Lock()  # Alembic keeps what it works on in its module
 
 
 async def current(engine: AsyncEngine) -> str | None:
@@ -25,18 +29,20 @@ def upgrade(url: URL, revision: str = "head") -> None:
     """Run what is missing, in one transaction. Not for the event loop's thread.
 
     Raises:
-        SettingsError: the database was made by a newer Galley.
+        SettingsError: the database was made by a newer Galley, or is not as a migration expects.
     """
     from alembic import command  # 80 ms and 11 MB that a database at head does without
     from alembic.util import CommandError
 
     try:
-        command.upgrade(config(url), revision)
-    except CommandError as error:
+        with _one_at_a_time:
+            command.upgrade(config(url), revision)
+    except (CommandError, DBAPIError) as error:
         shown = url.render_as_string(hide_password=True)
+        reason = error.orig if isinstance(error, DBAPIError) else error
         raise SettingsError(
-            f"The database {shown} cannot be brought to revision {HEAD}: {error}. "
-            "Was it made by a newer Galley? Then start that one."
+            f"The database {shown} cannot be brought to revision {HEAD}: {reason}. "
+            "If a newer Galley made it, start that one."
         ) from error
 
 

@@ -36,8 +36,8 @@ def upgrade() -> None:
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("revoked_at", MOMENT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_api_keys"),
-        sa.UniqueConstraint("hash", name="uq_api_keys_hash"),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_api_keys_user_id"),
+        sa.UniqueConstraint("hash", name="uq_api_keys_hash"),
     )
     op.create_index("ix_api_keys_user_id", "api_keys", ["user_id"])
     _create_requests()
@@ -52,7 +52,7 @@ def upgrade() -> None:
         sa.Column("prompt_tokens", sa.BigInteger(), nullable=False),
         sa.Column("completion_tokens", sa.BigInteger(), nullable=False),
         sa.Column("units", sa.BigInteger(), nullable=False),
-        sa.Column("response_time_ms", sa.Float(), nullable=False),
+        sa.Column("response_time_ms", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint(
             "user_id", "hour", "endpoint", "served_model", name="pk_usage_hourly"
         ),
@@ -85,8 +85,8 @@ def _create_requests() -> None:
         sa.Column("cached_tokens", sa.BigInteger(), nullable=False),
         sa.Column("completion_tokens", sa.BigInteger(), nullable=False),
         sa.Column("units", sa.BigInteger(), nullable=False),
-        sa.Column("first_token_ms", sa.Float(), nullable=True),
-        sa.Column("response_time_ms", sa.Float(), nullable=True),
+        sa.Column("first_token_ms", sa.Double(), nullable=True),
+        sa.Column("response_time_ms", sa.Double(), nullable=True),
         sa.Column("ignored_fields", sa.String(), nullable=True),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("request_id", name="pk_api_requests"),

@@ -1,0 +1,166 @@
+"""What is measured: Galley, its llama.cpp child alone, and the peers, each a process of its own."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from galley.core.security import make_key
+from galley.core.settings import EMBEDDED_MODELS
+from galley.services.sources import fetch_all
+
+ROOT = Path(__file__).parents[1]
+MODELS = ROOT / ".cache" / "models"
+PHOTOS = sorted((ROOT / "tests" / "data" / "photos").glob("*.jpg"))
+PEERS_PYTHON = ROOT / ".cache" / "peers" / "bin" / "python"
+CHAT, EMBEDDINGS, CLASSIFY = EMBEDDED_MODELS
+LONGEST_START_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server; `started` is when its process was started, by `time.perf_counter`."""
+
+    url: str
+    key: str | None
+    process: subprocess.Popen[str]
+    started: float
+
+
+def model_files() -> Mapping[str, Path]:
+    """Return the embedded models' files by name; fetched once."""
+    return fetch_all(EMBEDDED_MODELS, MODELS)
+
+
+@contextmanager
+def galley(*, slots: int = 4, ready: bool = True) -> Generator[Server]:
+    """Serve with authentication and ledger on, in a data directory of its own.
+
+    Args:
+        ready: wait until every model is loaded, not only until the process is started.
+    """
+    model_files()
+    key, port = make_key(), _free_port()
+    with tempfile.TemporaryDirectory(prefix="galley-bench-") as folder:
+        model = EMBEDDED_MODELS[CHAT]
+        lines = [f'[models."{CHAT}"]', 'kind = "chat"', f"source = {json.dumps(model.source)}"]
+        Path(folder, "galley.toml").write_text("\n".join([*lines, f"slots = {slots}", ""]))
+        environment = {n: v for n, v in os.environ.items() if not n.startswith("GALLEY_")} | {
+            "GALLEY_DATA_DIR": folder,
+            "GALLEY_MODELS_DIR": str(MODELS),
+            "GALLEY_PORT": str(port),
+            "GALLEY_BOOTSTRAP_KEY": key,
+        }
+        command = [str(Path(sys.executable).with_name("galley")), "serve"]
+        with (
+            Path(folder, "log").open("w") as log,
+            _process(command, environment, stdout=log, stderr=log) as (process, started),
+        ):
+            server = Server(f"http://127.0.0.1:{port}", key, process, started)
+            if ready:
+                wait_for(server, "/health/ready")
+            yield server
+
+
+@contextmanager
+def llama(*, slots: int = 4) -> Generator[Server]:
+    """Serve the chat model by the same child process that Galley starts, and nothing else."""
+    settings = EMBEDDED_MODELS[CHAT]
+    wanted = {
+        "name": CHAT,
+        "path": str(model_files()[CHAT]),
+        "slots": slots,
+        "context": settings.context,
+        "threads": max(1, (os.cpu_count() or 2) - 1),
+        "gpu_layers": settings.gpu_layers,
+        "secret": "raw",
+    }
+    command = [sys.executable, "-m", "galley.engines.llama_server"]
+    pipe = subprocess.PIPE
+    with _process(command, os.environ, stdin=pipe, stdout=pipe) as (child, started):
+        assert child.stdin
+        assert child.stdout
+        child.stdin.write(json.dumps(wanted) + "\n")
+        child.stdin.flush()
+        url = json.loads(child.stdout.readline())["url"]
+        server = Server(url, "raw", child, started)
+        wait_for(server, "/health")
+        yield server
+
+
+@contextmanager
+def peer(script: str, *arguments: str) -> Generator[Server]:
+    """Run a peer's server from `benchmarks/peers` in the peers' own environment."""
+    port = _free_port()
+    path = ROOT / "benchmarks" / "peers" / script
+    command = [str(PEERS_PYTHON), str(path), "--port", str(port), *arguments]
+    with _process(command, os.environ) as (process, started):
+        server = Server(f"http://127.0.0.1:{port}", None, process, started)
+        wait_for(server, "/health")
+        yield server
+
+
+def has_peers() -> bool:
+    """Whether `make bench-peers` was run."""
+    return PEERS_PYTHON.exists()
+
+
+def wait_for(server: Server, path: str) -> None:
+    """Wait until `path` answers 200.
+
+    Raises:
+        TimeoutError: it does not within `LONGEST_START_S`, or the process ended.
+    """
+    while time.perf_counter() - server.started < LONGEST_START_S:
+        if server.process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(server.url + path, timeout=5):  # noqa: S310 - loopback
+                return
+        except (urllib.error.HTTPError, OSError):
+            time.sleep(0.01)
+    raise TimeoutError(f"{server.process.args} did not answer")
+
+
+@contextmanager
+def _process(
+    command: list[str],
+    environment: Mapping[str, str],
+    *,
+    stdin: int | None = None,
+    stdout: int | IO[str] = subprocess.DEVNULL,
+    stderr: int | IO[str] = subprocess.DEVNULL,
+) -> Generator[tuple[subprocess.Popen[str], float]]:
+    started = time.perf_counter()
+    process: subprocess.Popen[str] = subprocess.Popen(
+        command, env=environment, text=True, start_new_session=True, cwd=ROOT,
+        stdin=stdin, stdout=stdout, stderr=stderr,
+    )  # fmt: skip
+    try:
+        yield process, started
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()  # the llama.cpp child ends with it
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]

@@ -1,0 +1,183 @@
+import json
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from galley.client import AuthenticationError, Client
+from galley.client.profile import load_profile
+from tests.cli.program import Serving, environment, run, serve
+from tests.loopback import events, scripted_server
+
+
+@pytest.fixture(scope="module")
+def first_start(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server that has just started on an empty data directory."""
+    env = environment(tmp_path_factory.mktemp("data"), models_dir=models_dir)
+    with serve(env=env, folder=tmp_path_factory.mktemp("output")) as serving:
+        serving.until("Ready after")
+        yield serving
+
+
+def data_dir(serving: Serving) -> Path:
+    return Path(serving.env["GALLEY_DATA_DIR"])
+
+
+def test_the_first_start_shows_addresses_a_key_that_works_and_what_to_try(
+    first_start: Serving,
+) -> None:
+    said = first_start.said
+
+    shown = re.search(r"API key +(gk_\w{38})", said)
+    assert shown
+    with Client(first_start.base_url, shown[1]) as client:
+        assert client.usage().total_requests >= 0
+    assert f"{first_start.base_url}/docs" in said
+    assert f"curl {first_start.base_url}/v1/chat/completions" in said
+    assert 'chat "hello"' in said
+    assert "is a demonstration" in first_start.errors.read_text()
+
+
+def test_the_key_is_kept_for_its_owner_alone_so_that_commands_just_work(
+    first_start: Serving,
+) -> None:
+    path = data_dir(first_start) / "client.toml"
+
+    answered = run("embed", "a cat", "--json", env=first_start.env)
+
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert len(json.loads(answered.stdout)[0]["embedding"]) == 384
+
+
+def test_every_example_of_the_banner_is_one_line_that_can_be_pasted(first_start: Serving) -> None:
+    curl = next(line for line in first_start.said.splitlines() if "curl http" in line)
+
+    body = re.search(r"-d '(.*)'$", curl)
+
+    assert body
+    assert json.loads(body[1])["messages"] == [{"role": "user", "content": "What is FastAPI?"}]
+
+
+def test_a_second_server_on_the_same_data_is_refused_in_one_line(first_start: Serving) -> None:
+    second = run("serve", "--port", "0", env=first_start.env)
+
+    assert second.returncode == 2
+    assert "Another server is using" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_keys_can_be_made_listed_and_revoked_while_the_server_runs(first_start: Serving) -> None:
+    made = json.loads(run("key", "create", "--name", "x", "--json", env=first_start.env).stdout)
+    other = run("key", "create", env=first_start.env).stdout.strip()
+    listed = json.loads(run("key", "list", "--json", env=first_start.env).stdout)
+    revoked = run("key", "revoke", made["id"], env=first_start.env)
+
+    assert [(key["id"], key["name"]) for key in listed][1] == (made["id"], "x")
+    assert revoked.returncode == 0
+    with Client(first_start.base_url, other) as client:
+        assert client.models()
+    with Client(first_start.base_url, made["key"]) as client, pytest.raises(AuthenticationError):
+        client.models()
+
+
+def test_sigterm_ends_it_in_order_and_the_next_start_shows_no_key(tmp_path: Path) -> None:
+    env = environment(tmp_path, embedded_models=False)
+    with serve(env=env, folder=tmp_path) as first:
+        key = load_profile(tmp_path / "client.toml")
+        status = first.stop(signal.SIGTERM)
+    with serve(env=env, folder=tmp_path) as second:
+        said = second.said
+        kept = load_profile(tmp_path / "client.toml")
+
+    assert status == 0
+    assert "gk_" not in said
+    assert key
+    assert kept
+    assert (kept.api_key, kept.base_url) == (key.api_key, second.base_url)
+
+
+def test_a_key_of_the_operators_own_is_neither_shown_nor_kept(tmp_path: Path) -> None:
+    key = "gk_b4X29YjjRlzLtevirW0jTvz6gVLWRen22K1Yu2"
+    env = environment(tmp_path, embedded_models=False, bootstrap_key=key)
+    with serve(env=env, folder=tmp_path) as serving, Client(serving.base_url, key) as client:
+        models = client.models()
+
+    assert models == []
+    assert key not in serving.said
+    assert not (tmp_path / "client.toml").exists()
+
+
+def test_a_public_address_is_served_with_a_warning_until_ctrl_c(tmp_path: Path) -> None:
+    env = environment(tmp_path, embedded_models=False)
+    with serve("--host", "0.0.0.0", env=env, folder=tmp_path) as serving:  # noqa: S104 - the test
+        serving.until("Models")
+        warning = serving.errors.read_text()
+        status = serving.stop(signal.SIGINT)
+
+    assert status == 0
+    assert serving.base_url.startswith("http://127.0.0.1:")
+    assert "without TLS" in warning
+
+
+def test_a_port_that_is_taken_is_one_line_with_the_next_step(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+
+        ran = run("serve", "--port", port, env=environment(tmp_path, embedded_models=False))
+
+    assert ran.returncode == 1
+    assert f"Port {port} on 127.0.0.1 is taken" in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+
+
+def test_an_address_of_another_machine_is_one_line(tmp_path: Path) -> None:
+    env = environment(tmp_path, embedded_models=False)
+
+    ran = run("serve", "--host", "192.0.2.1", "--port", 0, env=env)
+
+    assert ran.returncode == 1
+    assert "Cannot listen on 192.0.2.1" in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"hots": "x"}, "Nearest: 'GALLEY_HOST'"),
+        ({"grace_period": -1}, "grace_period"),
+        ({"bootstrap_key": "gk_wrong"}, "GALLEY_BOOTSTRAP_KEY is not an API key"),
+        ({"database_url": "mysql://x/y"}, "GALLEY_DATABASE_URL names 'mysql'"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_one_line_and_exit_code_2(
+    given: dict[str, object], line: str, tmp_path: Path
+) -> None:
+    env = environment(tmp_path, embedded_models=False, **given)
+
+    ran = run("serve", "--port", 0, env=env)
+
+    assert ran.returncode == 2
+    assert line in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+
+
+def test_without_network_and_models_it_serves_what_other_servers_have(tmp_path: Path) -> None:
+    chunk = {"id": "c", "created": 1, "model": "up", "choices": []}
+    said = {"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop"}
+    answer = events(json.dumps(chunk | {"choices": [said]}), "[DONE]")
+    with scripted_server(answer) as upstream:
+        (tmp_path / "galley.toml").write_text(
+            f"[models.far]\nkind = 'chat'\nsource = '{upstream.base_url}/v1'\ndefault = true\n"
+        )
+        env = environment(tmp_path) | {"PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
+        with serve(env=env, folder=tmp_path) as serving:
+            serving.until("Ready after")
+            answered = run("chat", "hello", env=env)
+        errors = serving.errors.read_text()
+
+    assert answered.stdout == "hi\n"
+    assert "Connect once and run `galley models install`" in errors
+    assert "Traceback" not in errors

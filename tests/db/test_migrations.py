@@ -1,0 +1,116 @@
+import asyncio
+import sqlite3
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, create_engine, inspect, text
+
+from galley.core.settings import SettingsError
+from galley.db import migrations
+from galley.db.engine import make_engine, parse_url
+from galley.db.session import Database, open_database
+from galley.db.tables import Base
+
+pytestmark = pytest.mark.anyio
+
+MIGRATE = """
+import sys
+from galley.db import migrations
+from galley.db.engine import parse_url
+
+migrations.upgrade(parse_url(sys.argv[1]))
+"""
+
+
+async def tables(url: URL) -> set[str]:
+    engine = make_engine(url)
+    async with engine.connect() as connection:
+        found = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+    await engine.dispose()
+    return set(found)
+
+
+def test_head_is_the_newest_of_the_migrations(sqlite_url: str):
+    scripts = ScriptDirectory.from_config(migrations.config(parse_url(sqlite_url)))
+
+    assert scripts.get_heads() == [migrations.HEAD]
+
+
+async def test_migrating_makes_the_tables_that_the_code_expects(database: Database):
+    def differences(connection: Connection) -> Sequence[Any]:
+        return compare_metadata(MigrationContext.configure(connection), Base.metadata)
+
+    async with database.engine.connect() as connection:
+        found = await connection.run_sync(differences)
+
+    assert found == []
+
+
+async def test_migrating_sqlite_gives_the_same_schema_to_the_letter(
+    sqlite_url: str, tmp_path: Path
+):
+    made = create_engine(f"sqlite:///{tmp_path}/made.db")
+    Base.metadata.create_all(made)
+    made.dispose()
+
+    async with open_database(sqlite_url) as database:
+        assert database.path
+        migrated = schema(database.path)
+
+    assert migrated == schema(tmp_path / "made.db")
+
+
+def schema(path: Path) -> set[str]:
+    query = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name <> 'alembic_version'"
+    with closing(sqlite3.connect(path)) as connection:
+        return {" ".join(sql.split()) for (sql,) in connection.execute(query)}
+
+
+async def test_every_migration_can_be_undone_and_done_again(database_url: str):
+    url = parse_url(database_url)
+    async with open_database(database_url):
+        pass
+    expected = {"alembic_version", *Base.metadata.tables}
+    assert await tables(url) == expected
+
+    await asyncio.to_thread(command.downgrade, migrations.config(url), "base")
+    assert await tables(url) == {"alembic_version"}
+
+    async with open_database(database_url):
+        assert await tables(url) == expected
+
+
+async def test_a_migration_that_fails_leaves_the_database_as_it_was(database_url: str):
+    url = parse_url(database_url)
+    if url.database and url.get_backend_name() == "sqlite":
+        Path(url.database).parent.mkdir()
+    engine = make_engine(url)
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE usage_hourly (in_the_way int)"))
+    await engine.dispose()
+
+    with pytest.raises(SettingsError, match="usage_hourly"):
+        async with open_database(database_url):
+            pass
+
+    assert await tables(url) == {"usage_hourly"}
+
+
+async def test_servers_that_start_together_on_an_empty_postgresql_all_start(postgresql_url: str):
+    servers = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", MIGRATE, postgresql_url)
+        for _ in range(3)
+    ]
+
+    ends = [await server.wait() for server in servers]
+
+    assert ends == [0, 0, 0]
+    assert await tables(parse_url(postgresql_url)) == {"alembic_version", *Base.metadata.tables}

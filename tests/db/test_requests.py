@@ -1,0 +1,92 @@
+import asyncio
+
+import pytest
+
+from galley.core.errors import BadRequestError
+from galley.db.ledger import Ledger
+from galley.db.requests import find_request, interrupt_open, recent_requests
+from galley.db.session import Database, open_database
+from galley.db.tables import new_id
+from tests.records import finished, new_record, stored_requests
+
+pytestmark = pytest.mark.anyio
+
+
+async def settle_some(ledger: Ledger, user_id: str, count: int) -> list[str]:
+    """Record requests of `user_id`; return their ids, oldest first."""
+    records = [finished(new_record(user_id=user_id)) for _ in range(count)]
+    await asyncio.gather(*(ledger.settle(record) for record in records))
+    return [record.request_id for record in records]
+
+
+async def test_a_request_is_found_by_its_owner_alone(ledger: Ledger, database: Database):
+    alice, bob = new_id(), new_id()
+    (mine,) = await settle_some(ledger, alice, 1)
+
+    async with database.sessions() as session:
+        found = await find_request(session, user_id=alice, request_id=mine)
+        shouted = await find_request(session, user_id=alice, request_id=mine.upper())
+        strangers = await find_request(session, user_id=bob, request_id=mine)
+        nobodys = await find_request(session, user_id=alice, request_id=new_id())
+        garbage = await find_request(session, user_id=alice, request_id="'; DROP TABLE users --")
+
+    assert found is not None
+    assert found.request_id == mine
+    assert shouted is found
+    assert (strangers, nobodys, garbage) == (None, None, None)
+
+
+async def test_recent_requests_come_latest_first_and_page_by_page(
+    ledger: Ledger, database: Database
+):
+    alice, bob = new_id(), new_id()
+    ids = await settle_some(ledger, alice, 5)
+    await settle_some(ledger, bob, 5)
+
+    async with database.sessions() as session:
+        pages: list[list[str]] = []
+        before = None
+        while page := await recent_requests(session, user_id=alice, before=before, limit=2):
+            pages.append([row.request_id for row in page])
+            before = pages[-1][-1]
+
+    assert pages == [[ids[4], ids[3]], [ids[2], ids[1]], [ids[0]]]
+
+
+async def test_a_cursor_that_is_no_request_id_is_refused(database: Database):
+    async with database.sessions() as session:
+        with pytest.raises(BadRequestError) as refused:
+            await recent_requests(session, user_id=new_id(), before="yesterday")
+
+    assert refused.value.param == "before"
+
+
+async def test_what_other_servers_left_open_is_marked_interrupted(
+    ledger: Ledger, database: Database
+):
+    ledger.open(new_record(instance_id="dead-server", prompt_tokens=1))
+    ledger.open(new_record(instance_id="this-server", prompt_tokens=2))
+    await ledger.settle(finished(new_record(instance_id="dead-server"), prompt_tokens=3))
+
+    async with database.sessions.begin() as session:
+        marked = await interrupt_open(session, instance_id="this-server")
+
+    assert marked == 1
+    states = [(row.prompt_tokens, row.state) for row in await stored_requests(database)]
+    assert states == [(1, "interrupted"), (2, "open"), (3, "completed")]
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ("SELECT * FROM api_requests WHERE user_id = ? ORDER BY request_id DESC", "user_id"),
+        ("UPDATE api_requests SET state = '' WHERE state = 'open' AND instance_id <> ?", "open"),
+        ("SELECT sum(requests) FROM usage_hourly WHERE user_id = ? GROUP BY endpoint", "PRIMARY"),
+    ],
+)
+async def test_no_query_of_the_road_reads_a_whole_table(sqlite_url: str, query: str, index: str):
+    async with open_database(sqlite_url) as database, database.engine.connect() as connection:
+        plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", ("someone",))
+        steps = [str(detail) for *_, detail in plan]
+
+    assert any(index in step for step in steps)

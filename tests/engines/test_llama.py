@@ -1,0 +1,164 @@
+"""llama.cpp in its child process, for real."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from galley.core.errors import BadRequestError, OverloadedError
+from galley.core.settings import EMBEDDED_MODELS, ModelSettings
+from galley.engines.llama import EngineStartError, LlamaEngine
+from galley.schemas.chat import ChatRequest
+from galley.schemas.completions import CompletionRequest
+from galley.schemas.delta import Delta
+from galley.services.sources import fetch
+
+pytestmark = pytest.mark.anyio
+
+MODEL = EMBEDDED_MODELS["smollm2-135m-instruct"].model_copy(update={"slots": 2})
+
+
+@pytest.fixture(scope="session")
+def weights(models_dir: Path) -> Path:
+    return fetch("smollm2-135m-instruct", EMBEDDED_MODELS["smollm2-135m-instruct"], models_dir)
+
+
+@pytest.fixture
+async def engine(weights: Path) -> AsyncGenerator[LlamaEngine]:
+    engine = LlamaEngine("smollm2", weights, MODEL)
+    await engine.start()
+    yield engine
+    await engine.aclose()
+
+
+def asking(text: str = "What is FastAPI?", **changes: Any) -> ChatRequest:
+    messages = [{"role": "user", "content": text}]
+    given: dict[str, Any] = {"model": "m", "messages": messages, "max_tokens": 8}
+    return ChatRequest.model_validate(given | {"temperature": 0} | changes)
+
+
+async def answer(engine: LlamaEngine, request: ChatRequest | CompletionRequest) -> list[Delta]:
+    return [delta async for delta in engine.stream(request)]
+
+
+def text_of(deltas: list[Delta]) -> str:
+    return "".join(delta.text for delta in deltas)
+
+
+async def until_it_answers(engine: LlamaEngine, seconds: float) -> str:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return text_of(await answer(engine, asking()))
+        except OverloadedError:
+            assert time.monotonic() < end, engine.problem
+            await asyncio.sleep(0.05)
+
+
+async def test_an_answer_ends_with_its_reason_and_its_exact_usage(engine: LlamaEngine) -> None:
+    deltas = await answer(engine, asking())
+
+    assert "FastAPI" in text_of(deltas)
+    reasons = [delta.finish_reason for delta in deltas if delta.finish_reason]
+    assert reasons == ["length"]
+    assert deltas[-1].usage is not None
+    assert deltas[-1].usage.completion_tokens == 8
+    assert deltas[-1].usage.prompt_tokens == 35
+
+
+async def test_a_prompt_that_fills_the_context_is_refused_with_both_numbers(
+    engine: LlamaEngine,
+) -> None:
+    too_long, far_too_long = asking("hello there " * 1100), asking("hello there " * 100_000)
+
+    with pytest.raises(BadRequestError, match=r"context is 2048 tokens.* has 22\d\d\b"):
+        await engine.check(too_long)
+    with pytest.raises(BadRequestError, match=r"context is 2048 tokens.* has at least \d{4}"):
+        await engine.check(far_too_long)
+
+    await engine.check(asking("hello there " * 900))
+    tokens = CompletionRequest(model="m", prompt=[1] * 2048)
+    with pytest.raises(BadRequestError, match="2048"):
+        await engine.check(tokens)
+
+
+async def test_what_llama_cpp_refuses_is_the_callers_error(engine: LlamaEngine) -> None:
+    with pytest.raises(BadRequestError, match="invalid tokens"):
+        await answer(engine, CompletionRequest(model="m", prompt=[1, 99_999_999]))
+
+
+async def test_a_killed_child_costs_its_own_requests_and_comes_back(engine: LlamaEngine) -> None:
+    async def story() -> list[Delta]:
+        return await answer(engine, asking("Tell a long story.", max_tokens=1000))
+
+    running = asyncio.create_task(story())
+    await asyncio.sleep(0.5)
+    assert engine.pid is not None
+
+    os.kill(engine.pid, signal.SIGKILL)
+
+    with pytest.raises(OverloadedError) as failure:
+        await running
+    assert failure.value.retry_after is not None
+    assert "FastAPI" in await until_it_answers(engine, seconds=30)
+    assert engine.problem is None
+
+
+async def test_closing_ends_the_child(weights: Path) -> None:
+    engine = LlamaEngine("smollm2", weights, MODEL)
+    await engine.start()
+    child = psutil.Process(engine.pid)
+
+    await engine.aclose()
+
+    assert not child.is_running()
+    with pytest.raises(OverloadedError, match="stopped"):
+        await answer(engine, asking())
+
+
+async def test_a_file_that_is_no_model_is_an_error_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "bad.gguf").write_bytes(b"not a model")
+    settings = ModelSettings(kind="chat", source="path:bad.gguf")
+
+    with pytest.raises(EngineStartError, match="bad: llama.cpp ended with code"):
+        await LlamaEngine("bad", tmp_path / "bad.gguf", settings).start()
+
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from galley.core.settings import EMBEDDED_MODELS
+from galley.engines.llama import LlamaEngine
+
+async def main():
+    engine = LlamaEngine("m", Path(sys.argv[1]), EMBEDDED_MODELS["smollm2-135m-instruct"])
+    await engine.start()
+    print(engine.pid, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def test_the_child_does_not_outlive_a_killed_server(weights: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(weights)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        pid = next(int(line) for line in parent.stdout if line.strip().isdigit())
+        child = psutil.Process(pid)
+
+        parent.kill()
+
+    assert psutil.wait_procs([child], timeout=10)[1] == []

@@ -1,0 +1,78 @@
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from galley.engines.onnx_session import Feed, open_session
+from galley.engines.weights import WeightsError
+
+
+@pytest.fixture
+def doubling(tmp_path: Path) -> Path:
+    """A graph that adds `x` to itself."""
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])
+    output = helper.make_tensor_value_info("twice", TensorProto.FLOAT, ["n"])
+    node = helper.make_node("Add", ["x", "x"], ["twice"])
+    graph = helper.make_graph([node], "twice", [value], [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def example(_: Mapping[str, str]) -> Feed:
+    return {"x": np.array([1, 2], np.float32)}
+
+
+@pytest.mark.parametrize(("threads", "words"), [(1, "CPU, 1 thread"), (3, "CPU, 3 threads")])
+def test_it_says_where_it_runs_and_on_how_many_threads(
+    threads: int, words: str, doubling: Path
+) -> None:
+    session = open_session(doubling, threads, example)
+
+    assert session.hardware == words
+    assert not session.accelerated
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux pins threads to cores")
+def test_zero_threads_leave_a_core_free_but_take_at_least_one(doubling: Path) -> None:
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        session = open_session(doubling, 0, example)
+    finally:
+        os.sched_setaffinity(0, cores)
+
+    assert session.hardware == "CPU, 1 thread"
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_a_graph_runs_from_its_file_and_from_memory(as_bytes: bool, doubling: Path) -> None:
+    session = open_session(doubling.read_bytes() if as_bytes else doubling, 1, example)
+
+    assert session.run("twice", {"x": np.array([4, 5], np.float32)}).tolist() == [8, 10]
+    assert dict(session.inputs) == {"x": "tensor(float)"}
+    assert session.outputs == ("twice",)
+
+
+def test_the_example_is_made_from_what_the_graph_asks_for(doubling: Path) -> None:
+    asked: list[dict[str, str]] = []
+
+    def note(inputs: Mapping[str, str]) -> Feed:
+        asked.append(dict(inputs))
+        return example(inputs)
+
+    open_session(doubling, 1, note)
+
+    assert asked == [{"x": "tensor(float)"}]
+
+
+def test_a_damaged_graph_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not a graph")
+
+    with pytest.raises(WeightsError, match=r"model\.onnx cannot be loaded"):
+        open_session(path, 1, example)

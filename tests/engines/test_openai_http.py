@@ -1,0 +1,131 @@
+"""Other people's servers, which may answer anything at any time."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from galley.core.errors import BadRequestError, EngineError, GalleyError, OverloadedError
+from galley.engines.openai_http import OpenAIHttpEngine
+from galley.schemas.chat import ChatRequest
+from galley.schemas.delta import Delta, Usage
+from tests.loopback import HANG, events, http, scripted_server
+
+pytestmark = pytest.mark.anyio
+
+
+def asking(**changes: Any) -> ChatRequest:
+    messages = [{"role": "user", "content": "Hi"}]
+    return ChatRequest.model_validate({"model": "ours", "messages": messages} | changes)
+
+
+def chunk(delta: dict[str, Any] | None = None, **more: Any) -> str:
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": None}]
+    return json.dumps({"choices": choices} | more)
+
+
+async def answer(url: str, request: ChatRequest, choice: int = 0) -> list[Delta]:
+    engine = OpenAIHttpEngine(f"{url}/v1", "theirs", api_key="secret", slots=4)
+    try:
+        return [delta async for delta in engine.stream(request, choice=choice)]
+    finally:
+        await engine.aclose()
+
+
+async def test_a_stream_becomes_deltas_with_usage() -> None:
+    done = json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    usage = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": None}
+    stream = events(chunk({"content": "Hey"}), done, chunk(usage=usage), "[DONE]")
+    with scripted_server(stream) as server:
+        deltas = await answer(server.base_url, asking(), choice=3)
+
+    assert [delta.text for delta in deltas] == ["Hey", "", ""]
+    assert {delta.index for delta in deltas} == {3}
+    assert deltas[1].finish_reason == "stop"
+    assert deltas[2].usage == Usage(prompt_tokens=9, completion_tokens=1)
+
+
+async def test_the_other_side_gets_its_own_models_name_and_key() -> None:
+    with scripted_server(events("[DONE]")) as server:
+        await answer(server.base_url, asking(seed=7, stop="END", user="me"), choice=2)
+
+    head, _, body = server.requests[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /v1/chat/completions ")
+    assert b"bearer secret" in head.lower()
+    sent = json.loads(body)
+    assert sent["model"] == "theirs"
+    assert (sent["seed"], sent["stop"]) == (9, ["END"])
+    assert sent["stream_options"] == {"include_usage": True}
+    assert "user" not in sent
+
+
+@pytest.mark.parametrize(
+    ("status", "raised"),
+    [
+        ("400 Bad Request", BadRequestError),
+        ("429 Too Many Requests", OverloadedError),
+        ("503 Service Unavailable", OverloadedError),
+        ("500 Internal Server Error", EngineError),
+        ("401 Unauthorized", EngineError),
+        ("302 Found", EngineError),
+    ],
+)
+async def test_refusals_become_ours(status: str, raised: type[GalleyError]) -> None:
+    body = json.dumps({"error": {"message": "they say no"}})
+    with (
+        scripted_server(http(body, status=status)) as server,
+        pytest.raises(raised, match="say no"),
+    ):
+        await answer(server.base_url, asking())
+
+
+async def test_a_refusal_that_is_no_json_is_still_a_refusal() -> None:
+    page = http("<html>", status="502 Bad Gateway", type_="text/html")
+    with scripted_server(page) as server, pytest.raises(EngineError, match="502"):
+        await answer(server.base_url, asking())
+
+
+async def test_an_error_event_ends_the_stream() -> None:
+    stream = events(chunk({"content": "Hey"}), json.dumps({"error": {"message": "out of memory"}}))
+    with scripted_server(stream) as server, pytest.raises(EngineError, match="out of memory"):
+        await answer(server.base_url, asking())
+
+
+async def test_a_stream_that_breaks_off_is_not_an_answer() -> None:
+    head = (
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
+    part = f"data: {chunk({'content': 'Hey'})}\n\n".encode()
+    broken = head + b"%x\r\n%b\r\n" % (len(part), part)
+    with scripted_server(broken) as server, pytest.raises(OverloadedError):
+        await answer(server.base_url, asking())
+
+
+async def test_an_event_that_is_no_json_is_the_engines_failure() -> None:
+    with scripted_server(events("{broken")) as server, pytest.raises(EngineError):
+        await answer(server.base_url, asking())
+
+
+async def test_nobody_there_is_a_503_that_says_to_try_again() -> None:
+    with scripted_server() as server:
+        pass
+
+    with pytest.raises(OverloadedError) as failure:
+        await answer(server.base_url, asking())
+
+    assert failure.value.retry_after == 1
+
+
+async def test_closing_the_stream_hangs_up() -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+    first = f"data: {chunk({'content': 'Hey'})}\n\n".encode()
+    with scripted_server([head + first, HANG]) as server:
+        engine = OpenAIHttpEngine(f"{server.base_url}/v1", "theirs", api_key=None, slots=1)
+        stream = engine.stream(asking())
+        await anext(stream)
+
+        await stream.aclose()
+
+        assert await asyncio.to_thread(server.hung_up.wait, 5)
+        await engine.aclose()
