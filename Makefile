@@ -2,8 +2,6 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-CACHE  := $(CURDIR)/.cache
-export GALLEY_TEST_CACHE ?= $(CACHE)
 
 .PHONY: help install serve test test-all lint format bench bench-peers lock clean
 .DEFAULT_GOAL := help
@@ -19,13 +17,13 @@ $(BIN)/python:
 
 $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/python
 	@echo "Installing Galley's locked dependencies into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --progress-bar on --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install --require-hashes --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
 	@echo "Installing the locked tools for tests and lint into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --progress-bar on --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --require-hashes --disable-pip-version-check -r requirements-dev.lock
 	@touch $@
 
 install: $(VENV)/.installed  ## Make .venv, install locked dependencies, fetch the embedded models
@@ -65,5 +63,5 @@ lock: $(VENV)/.installed-dev  ## Resolve the dependencies anew (needs uv)
 	  --custom-compile-command "make lock" -q --group dev -c requirements.lock -o requirements-dev.lock
 
 clean:  ## Remove the environment and every cache
-	rm -rf $(VENV) $(CACHE) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .cache build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

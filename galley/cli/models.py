@@ -12,15 +12,7 @@ from rich.markup import escape
 
 from galley.cli.configuration import DataDirOption, read_settings
 from galley.cli.connection import KeyOption, ServerOption, connected
-from galley.cli.console import (
-    ExitCode,
-    JsonOption,
-    fail,
-    make_table,
-    out,
-    print_json,
-    warn,
-)
+from galley.cli.console import ExitCode, JsonOption, fail, make_table, out, print_json, warn
 from galley.cli.downloads import fetch_missing, is_here
 from galley.client import APIConnectionError, APIError, Client
 from galley.core.settings import Kind, ModelSettings, Settings

@@ -128,7 +128,7 @@ async def test_a_file_that_is_no_model_is_an_error_that_says_so(tmp_path: Path) 
     (tmp_path / "bad.gguf").write_bytes(b"not a model")
     settings = ModelSettings(kind="chat", source="path:bad.gguf")
 
-    with pytest.raises(EngineStartError, match="bad: llama.cpp ended with code"):
+    with pytest.raises(EngineStartError, match="bad: llama"):
         await LlamaEngine("bad", tmp_path / "bad.gguf", settings).start()
 
 

@@ -102,12 +102,15 @@ async def test_a_request_that_breaks_off_is_booked_once_with_what_was_made(
     ledger: Ledger,
     database: Database,
 ) -> None:
-    with pytest.raises(type(ending)):
+    async def request() -> None:
         async with meter.hold(Arrival(REQUEST_ID, None), caller, "chat") as charge:
             charge.add(Delta(usage=Usage(prompt_tokens=7)))
             charge.add(Delta(text="Hello", tokens=1))
             charge.add(Delta(text=" you", tokens=1))
             raise ending
+
+    with pytest.raises(type(ending)):
+        await request()
 
     await ledger.aclose()
     row = await only_row(database)
