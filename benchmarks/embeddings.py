@@ -3,14 +3,13 @@
 python -m benchmarks.embeddings
 """
 
-import os
 from contextlib import ExitStack
 from functools import partial
 
 from benchmarks.findings import Finding, Run, faster, take_turns
 from benchmarks.load import bodies, dice, rate, raw_rate, text
 from benchmarks.main import main
-from benchmarks.raw import RawEmbedder
+from benchmarks.raw import RAW, RawEmbedder
 from benchmarks.servers import EMBEDDINGS, Server, galley, has_peers, model_files, peer
 
 PATH = "/v1/embeddings"
@@ -26,14 +25,14 @@ async def run(rounds: int) -> list[Finding]:
     with ExitStack() as stack:
         servers = {"galley": stack.enter_context(galley())}
         if has_peers():
-            folder = str(model_files()[EMBEDDINGS])
-            servers[LITSERVE] = stack.enter_context(
-                peer("litserve_server.py", "texts", "--model", folder)
+            litserve = peer(
+                "litserve_server.py", "texts", "--model", str(model_files()[EMBEDDINGS])
             )
-        findings = await _compare(f"{BATCH} texts a request", BATCH, 1, servers, rounds)
-        return findings + await _compare(
-            f"{CLIENTS} clients, a text each", 1, CLIENTS, servers, rounds
-        )
+            servers[LITSERVE] = stack.enter_context(litserve)
+        return [
+            *await _compare(f"{BATCH} texts a request", BATCH, 1, servers, rounds),
+            *await _compare(f"{CLIENTS} clients at once", 1, CLIENTS, servers, rounds),
+        ]
 
 
 async def _compare(
@@ -49,11 +48,9 @@ async def _compare(
         name: partial(rate, server, PATH, sent, clients=clients, seconds=SECONDS, units=batch)
         for name, server in servers.items()
     }
-    threads = os.cpu_count() or 1
-    alike, all_cores = max(1, threads - 1), threads
     # What comes at the same time could share a call, so the raw engine may batch it.
-    for name, count in (("raw, same threads", alike), ("raw, all cores", all_cores)):
-        engine = RawEmbedder(count)
+    for name, threads in RAW.items():
+        engine = RawEmbedder(threads)
         runs[name] = partial(
             raw_rate, partial(engine.embed, texts[: batch * clients]), seconds=SECONDS,
             units=batch * clients,

@@ -3,14 +3,13 @@
 python -m benchmarks.images
 """
 
-import os
 from contextlib import ExitStack
 from functools import partial
 
 from benchmarks.findings import Finding, Run, faster, take_turns
 from benchmarks.load import bodies, pictures, rate, raw_rate
 from benchmarks.main import main
-from benchmarks.raw import RawClassifier, graphs
+from benchmarks.raw import RAW, RawClassifier, graphs
 from benchmarks.servers import CLASSIFY, Server, galley, has_peers, peer
 
 PATH = "/v1/classify"
@@ -27,19 +26,13 @@ async def run(rounds: int) -> list[Finding]:
     with ExitStack() as stack:
         servers = {"galley": stack.enter_context(galley())}
         if has_peers():
-            graph = str(graphs()[CLASSIFY])
-            servers[LITSERVE] = stack.enter_context(
-                peer("litserve_server.py", "images", "--model", graph)
-            )
+            litserve = peer("litserve_server.py", "images", "--model", str(graphs()[CLASSIFY]))
+            servers[LITSERVE] = stack.enter_context(litserve)
             servers[TUTORIAL] = stack.enter_context(peer("tutorial.py"))
         runs: dict[str, Run] = {name: _served(server, sent) for name, server in servers.items()}
-        threads = os.cpu_count() or 1
         batch = [shots[number % len(shots)] for number in range(CLIENTS)]
-        for name, count in (
-            ("raw, same threads", max(1, threads - 1)),
-            ("raw, all cores", threads),
-        ):
-            call = partial(RawClassifier(count).classify, batch)
+        for name, threads in RAW.items():
+            call = partial(RawClassifier(threads).classify, batch)
             runs[name] = partial(raw_rate, call, seconds=SECONDS, units=CLIENTS)
         turns = await take_turns(runs, rounds)
     targets = {"raw, same threads": 0.9, "raw, all cores": None, LITSERVE: 1.0, TUTORIAL: 3.0}

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,9 @@ from galley.engines.onnx_embedder import open_embedder
 
 ROWS = 16  # texts in one run; more is no faster on a CPU
 PICTURES = 8
+_CORES = os.cpu_count() or 1
+# Galley leaves one core free; what that costs is told beside what the API costs.
+RAW = {"raw, same threads": max(1, _CORES - 1), "raw, all cores": _CORES}
 
 
 class RawEmbedder:

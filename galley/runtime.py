@@ -27,6 +27,7 @@ from galley.services.embeddings import EmbeddingService
 from galley.services.images import ImageService
 from galley.services.metering import Meter
 from galley.services.models import Models
+from galley.services.slots import SlotQueue
 from galley.services.sources import SourceError, find
 from galley.services.usage import UsageService
 
@@ -86,7 +87,7 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
         stack.push_async_callback(_cancel, loading)
         metrics = Metrics()
         chat = ChatService(models)
-        _watch(metrics, chat)
+        _watch(metrics, models, chat)
         yield Runtime(
             settings=settings,
             database=database,
@@ -131,8 +132,10 @@ async def _open_local(name: str, model: ModelSettings, path: Path) -> Engine:
     return await asyncio.to_thread(open_onnx, path, model.threads)
 
 
-def _watch(metrics: Metrics, chat: ChatService) -> None:
-    queues = chat.queues
+def _watch(metrics: Metrics, models: Models, chat: ChatService) -> None:
+    def queues() -> dict[str, SlotQueue]:
+        return {model.name: chat.queue(model) for model in models.loaded_chat()}
+
     metrics.watch(
         "galley_queue_length", "Requests waiting for a slot.", "model",
         lambda: {name: queue.waiting for name, queue in queues().items()},

@@ -1,23 +1,20 @@
 """`galley key`: API keys, straight in the database; the server may run or not."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated
 
 import typer
 from rich.markup import escape
-from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.cli.configuration import DataDirOption, read_settings
-from galley.cli.console import ExitCode, JsonOption, fail, make_table, out, print_json
+from galley.cli.console import JsonOption, fail, make_table, out, print_json
 from galley.core.errors import NotFoundError
 from galley.core.settings import Settings, SettingsError
-from galley.db.engine import is_sqlite, make_engine, parse_url
-from galley.db.session import Sessions
-from galley.db.tables import ApiKey, User
+from galley.db import keys
+from galley.db.session import Sessions, visit_database
+from galley.db.tables import ApiKey
 from galley.db.users import first_admin
 from galley.services.accounts import Accounts, NewKey
 
@@ -43,12 +40,12 @@ def create(
 @app.command("list")
 def list_keys(data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
     """List the admin's API keys; of a key, only its ends are known."""
-    keys = asyncio.run(_list(read_settings(data_dir=data_dir)))
+    found = asyncio.run(_list(read_settings(data_dir=data_dir)))
     if as_json:
-        print_json([_as_json(key) for key in keys])
+        print_json([_as_json(key) for key in found])
         return
     table = make_table("id", "name", "key", "created", "state")
-    for key in keys:
+    for key in found:
         shown = f"{key.prefix}...{key.last_four}"
         state, style = ("revoked", "dim") if key.revoked_at else ("open", "")
         made = f"{key.created_at:%Y-%m-%d %H:%M}"
@@ -67,56 +64,35 @@ def revoke(
 
 
 async def _create(settings: Settings, name: str) -> NewKey:
-    async with _visit(settings) as sessions:
-        async with sessions() as session:
-            admin = await _admin(session)
-        return await Accounts(sessions).create_key(user_id=admin.id, name=name)
+    async with _admins(settings) as (sessions, admin_id):
+        return await Accounts(sessions).create_key(user_id=admin_id, name=name)
 
 
-async def _list(settings: Settings) -> list[ApiKey]:
-    async with _visit(settings) as sessions, sessions() as session:
-        admin = await _admin(session)
-        query = select(ApiKey).where(ApiKey.user_id == admin.id).order_by(ApiKey.created_at)
-        return list(await session.scalars(query))
+async def _list(settings: Settings) -> Sequence[ApiKey]:
+    async with _admins(settings) as (sessions, admin_id), sessions() as session:
+        return await keys.list_keys(session, user_id=admin_id)
 
 
 async def _revoke(settings: Settings, key_id: str) -> None:
-    async with _visit(settings) as sessions:
-        async with sessions() as session:
-            admin = await _admin(session)
+    async with _admins(settings) as (sessions, admin_id):
         try:
-            await Accounts(sessions).revoke(user_id=admin.id, key_id=key_id)
+            await Accounts(sessions).revoke(user_id=admin_id, key_id=key_id)
         except NotFoundError:
             fail(f"There is no open key {key_id!r}. `galley key list` shows those there are.")
 
 
 @asynccontextmanager
-async def _visit(settings: Settings) -> AsyncGenerator[Sessions]:
-    """Open the database beside the server that may be using it: no lock, no migrations."""
+async def _admins(settings: Settings) -> AsyncGenerator[tuple[Sessions, str]]:
+    """Open the database; yields its sessions and the admin's id."""
     try:
-        url = parse_url(settings.database_url.get_secret_value())
-        if is_sqlite(url) and not settings.data_dir.joinpath(str(url.database)).is_file():
-            fail(_nothing_yet(settings))
-        engine = make_engine(url)
+        async with visit_database(settings.database_url.get_secret_value()) as sessions:
+            async with sessions() as session:
+                admin = await first_admin(session)
+            if admin is None:
+                fail("There is no admin yet. Start the server once: galley serve")
+            yield sessions, admin.id
     except SettingsError as error:
-        fail(str(error), ExitCode.USAGE)
-    try:
-        yield Sessions(engine)
-    except (DBAPIError, OSError) as error:
-        reason = error.orig if isinstance(error, DBAPIError) else error
-        fail(f"The database does not answer as it should: {reason}")
-    finally:
-        await engine.dispose()
-
-
-async def _admin(session: AsyncSession) -> User:
-    if (admin := await first_admin(session)) is None:
-        fail("There is no admin yet. Start the server once: galley serve")
-    return admin
-
-
-def _nothing_yet(settings: Settings) -> str:
-    return f"There is no database in {settings.data_dir}. Start the server once: galley serve"
+        fail(str(error))
 
 
 def _as_json(key: ApiKey) -> dict[str, str | None]:

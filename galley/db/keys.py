@@ -1,5 +1,6 @@
 """Queries on `api_keys`."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import exists, select, update
@@ -20,6 +21,12 @@ async def create_key(session: AsyncSession, *, user_id: str, name: str, key: str
     session.add(row)
     await session.flush()
     return row
+
+
+async def list_keys(session: AsyncSession, *, user_id: str) -> Sequence[ApiKey]:
+    """All keys of `user_id`, revoked ones too, the oldest first."""
+    query = select(ApiKey).where(ApiKey.user_id == user_id).order_by(ApiKey.created_at)
+    return (await session.scalars(query)).all()
 
 
 async def is_known(session: AsyncSession, key_hash: bytes) -> bool:

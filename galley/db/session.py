@@ -73,6 +73,31 @@ async def open_database(url: str) -> AsyncGenerator[Database]:
         yield Database(engine, Sessions(engine), path)
 
 
+@asynccontextmanager
+async def visit_database(url: str) -> AsyncGenerator[Sessions]:
+    """Open `url` beside the server that may be using it: no lock, no migrations.
+
+    Raises:
+        SettingsError: not a database of ours, no driver for it, not there yet, or not answering.
+    """
+    parsed = parse_url(url)
+    _check_file(parsed)
+    engine = make_engine(parsed)
+    try:
+        yield Sessions(engine)
+    except (DBAPIError, OSError) as error:
+        raise _cannot_open(parsed, error) from error
+    finally:
+        await engine.dispose()
+
+
+def _check_file(url: URL) -> None:
+    if is_sqlite(url) and not Path(str(url.database)).is_file():
+        raise SettingsError(
+            f"There is no database {url.database} yet. Start the server once: galley serve"
+        )
+
+
 @contextmanager
 def _own_file(path: Path) -> Generator[Path]:
     """Make SQLite's file where it is missing, readable by its owner alone, and lock it."""
@@ -96,11 +121,15 @@ def _own_file(path: Path) -> Generator[Path]:
 
 
 async def _bring_up_to_date(engine: AsyncEngine, url: URL) -> None:
-    shown = url.render_as_string(hide_password=True)
     try:
         revision = await migrations.current(engine)
     except (DBAPIError, OSError) as error:
-        reason = error.orig if isinstance(error, DBAPIError) else error
-        raise SettingsError(f"The database {shown} cannot be opened: {reason}") from error
+        raise _cannot_open(url, error) from error
     if revision != migrations.HEAD:
         await asyncio.to_thread(migrations.upgrade, url)
+
+
+def _cannot_open(url: URL, error: DBAPIError | OSError) -> SettingsError:
+    shown = url.render_as_string(hide_password=True)
+    reason = error.orig if isinstance(error, DBAPIError) else error
+    return SettingsError(f"The database {shown} cannot be opened: {reason}")

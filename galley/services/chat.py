@@ -57,10 +57,6 @@ class ChatService:
             self._queues[model.name] = found
         return found
 
-    def queues(self) -> dict[str, SlotQueue]:
-        """Every queue so far, by model."""
-        return self._queues
-
 
 async def gather(deltas: AsyncIterable[Delta], choices: int) -> list[Answer]:
     """Join the pieces of `choices` answers."""

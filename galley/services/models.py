@@ -85,6 +85,14 @@ class Models:
         """
         return cast("Loaded[ChatEngine]", self._loaded(name, "chat"))
 
+    def loaded_chat(self) -> list[Loaded[ChatEngine]]:
+        """Every chat model that is loaded."""
+        return [
+            self.chat(model.name)
+            for model in self.all()
+            if model.settings.kind == "chat" and model.engine is not None
+        ]
+
     def embedder(self, name: str) -> Loaded[Embedder]:
         """As `chat`, for embeddings."""
         return cast("Loaded[Embedder]", self._loaded(name, "embeddings"))

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 
 PROGRAM = str(Path(sys.executable).with_name("galley"))
-START_S = 30.0  # the longest a start may take, on a machine that does other things as well
+START_S = 60.0  # the longest a start may take, on a machine that does other things as well
 
 
 def environment(data_dir: Path, **given: object) -> dict[str, str]:
