@@ -7,6 +7,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from benchmarks.connection import Connection
@@ -24,22 +25,21 @@ TEXT = "What is FastAPI?"
 async def run(rounds: int) -> list[Finding]:
     """Measure one call of each engine through Galley and without it, in turns."""
     picture = pictures()[0]
-    question = {"model": CHAT, "messages": [{"role": "user", "content": TEXT}], "max_tokens": 1}
     embedder, classifier = RawEmbedder(1), RawClassifier(1)
     with galley() as ours, llama() as raw:
         chat = "/v1/chat/completions"
         pairs = {
             "embeddings": (
-                _served(ours, "/v1/embeddings", {"model": EMBEDDINGS, "input": TEXT}),
+                _served(ours, "/v1/embeddings", lambda _: {"model": EMBEDDINGS, "input": TEXT}),
                 _called(lambda: embedder.embed([TEXT])),
                 "raw",
             ),
             "images": (
-                _served(ours, "/v1/classify", {"image": picture}),
+                _served(ours, "/v1/classify", lambda _: {"image": picture}),
                 _called(lambda: classifier.classify([picture])),
                 "raw",
             ),
-            "chat": (_served(ours, chat, question), _served(raw, chat, question), "llama.cpp"),
+            "chat": (_served(ours, chat, _question), _served(raw, chat, _question), "llama.cpp"),
         }
         findings: list[Finding] = []
         for name, (served, alone, base) in pairs.items():
@@ -50,10 +50,17 @@ async def run(rounds: int) -> list[Finding]:
     return findings
 
 
-def _served(server: Server, path: str, body: dict[str, Any]) -> Run:
-    sent = json.dumps(body).encode()
+def _question(number: int) -> dict[str, Any]:
+    """Never the same twice: llama.cpp remembers the last prompt of a slot."""
+    turns = [{"role": "user", "content": f"{number} is a number. {TEXT}"}]
+    return {"model": CHAT, "messages": turns, "max_tokens": 1, "stream": True}
+
+
+def _served(server: Server, path: str, body: Callable[[int], dict[str, Any]]) -> Run:
+    numbers = count(1)
 
     async def measure() -> float:
+        sent = json.dumps(body(next(numbers))).encode()
         async with Connection(server.url, server.key) as connection:
             await connection.open()
             begin = time.perf_counter()

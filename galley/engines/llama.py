@@ -5,25 +5,22 @@ It is started again, with growing pauses, whenever it ends.
 """
 
 import asyncio
-import secrets
-import sys
-from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import orjson
-import psutil
 import structlog
 
 from galley.core.errors import BadRequestError, OverloadedError
 from galley.core.settings import ModelSettings
 from galley.engines import tool_prompt
+from galley.engines.llama_child import EngineStartError, LlamaChild
 from galley.engines.openai_http import OpenAIHttpEngine, chat_body, completion_body, deltas
-from galley.schemas.chat import ChatRequest, ImagePart
+from galley.engines.threads import thread_count
+from galley.schemas.chat import ChatRequest, ImagePart, Message
 from galley.schemas.completions import CompletionRequest
 from galley.schemas.delta import Delta
 
@@ -35,17 +32,6 @@ LONGEST_PAUSE = 30.0  # seconds between two tries to start the child
 MOST_BYTES_PER_TOKEN = 128
 # What a chat template adds, generously: per conversation and per message.
 TEMPLATE_TOKENS, MESSAGE_TOKENS = 64, 16
-
-
-@dataclass(slots=True)
-class _Child:
-    process: asyncio.subprocess.Process
-    url: str
-    secret: str
-    http: OpenAIHttpEngine
-    output: deque[str]
-    drained: asyncio.Task[None]
-    has_tools: bool
 
 
 class LlamaEngine:
@@ -67,10 +53,10 @@ class LlamaEngine:
             "path": str(path),
             "slots": settings.slots,
             "context": settings.context,
-            "threads": settings.threads or max(1, (psutil.cpu_count(logical=False) or 2) - 1),
+            "threads": thread_count(settings.threads),
             "gpu_layers": settings.gpu_layers,
         }
-        self._child: _Child | None = None
+        self._child: LlamaChild | None = None
         self._supervisor: asyncio.Task[None] | None = None
 
     @property
@@ -99,13 +85,13 @@ class LlamaEngine:
             self._supervisor = None
         child, self._child = self._child, None
         if child is not None:
-            await _stop(child)
+            await child.stop()
         self.problem = "stopped"
 
     async def check(self, request: ChatRequest | CompletionRequest) -> None:
         if isinstance(request, ChatRequest):
             _refuse_images(request)
-            size = sum(len(m.text.encode()) for m in request.messages)
+            size = sum(map(_size, request.messages))
             size += len(orjson.dumps([t.model_dump() for t in request.tools or ()]))
             extra = TEMPLATE_TOKENS + MESSAGE_TOKENS * len(request.messages)
         else:
@@ -160,7 +146,7 @@ class LlamaEngine:
                 counts.append(len(prompt))
         return max(counts)
 
-    def _chat_body(self, child: _Child, request: ChatRequest, choice: int) -> dict[str, Any]:
+    def _chat_body(self, child: LlamaChild, request: ChatRequest, choice: int) -> dict[str, Any]:
         body = chat_body(request, choice)
         if child.has_tools:
             return body
@@ -173,7 +159,7 @@ class LlamaEngine:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
-    def _running(self) -> _Child:
+    def _running(self) -> LlamaChild:
         if self._child is None:
             raise OverloadedError(
                 f"The model {self._name} is {self.problem}. Try again in a moment.",
@@ -182,53 +168,11 @@ class LlamaEngine:
             )
         return self._child
 
-    async def _spawn(self) -> _Child:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "galley.engines.llama_server",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C on the terminal is for the server alone
-        )  # fmt: skip
-        try:
-            return await self._introduce(process)
-        except BaseException:  # cancelled while loading, too: nobody else knows this process
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-            raise
-
-    async def _introduce(self, process: asyncio.subprocess.Process) -> _Child:
-        """Tell a new child what to serve, and wait until it does."""
-        assert process.stdin is not None  # noqa: S101 - a pipe was asked for
-        assert process.stdout is not None  # noqa: S101
-        secret = secrets.token_hex(16)
-        process.stdin.write(orjson.dumps(self._wanted | {"secret": secret}) + b"\n")
-        output: deque[str] = deque(maxlen=20)
-        drained = asyncio.create_task(_drain(process, output))
-        line = await process.stdout.readline()
-        if not line.startswith(b"{"):
-            await process.wait()
-            await drained
-            raise EngineStartError(self._name, process.returncode, output)
-        ready = orjson.loads(line)
-        http = OpenAIHttpEngine(ready["url"], self._name, api_key=secret, slots=self.slots)
-        try:
-            props = await http.ask("/props")
-        except BaseException:
-            await http.aclose()
-            raise
-        self.hardware, self.problem = ready["hardware"], None
-        capabilities = props.get("chat_template_caps") or {}
-        log.info("engine_started", model=self._name, pid=process.pid, hardware=self.hardware)
-        return _Child(
-            process=process,
-            url=ready["url"],
-            secret=secret,
-            http=http,
-            output=output,
-            drained=drained,
-            has_tools=bool(capabilities.get("supports_tools")),
-        )
+    async def _spawn(self) -> LlamaChild:
+        child = await LlamaChild.start(self._wanted)
+        self.hardware, self.problem = child.hardware, None
+        log.info("engine_started", model=self._name, pid=child.process.pid, hardware=child.hardware)
+        return child
 
     async def _supervise(self) -> None:
         pause = 0.1
@@ -243,21 +187,13 @@ class LlamaEngine:
                     "engine_died", model=self._name, exit_code=code, output=list(self._child.output)
                 )
                 dead, self._child = self._child, None
-                await dead.http.aclose()
+                await dead.stop()
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
             try:
                 self._child = await self._spawn()
             except (EngineStartError, OverloadedError, OSError) as error:
                 log.error("engine_start_failed", model=self._name, error=str(error))
-
-
-class EngineStartError(Exception):
-    """The child process ended before it could answer."""
-
-    def __init__(self, name: str, code: int | None, output: deque[str]) -> None:
-        said = output[-1] if output else "it said nothing"
-        super().__init__(f"{name}: llama.cpp ended with code {code} while loading: {said}")
 
 
 async def _pieces(
@@ -269,22 +205,10 @@ async def _pieces(
                 yield delta
 
 
-async def _drain(process: asyncio.subprocess.Process, output: deque[str]) -> None:
-    assert process.stderr is not None  # noqa: S101 - a pipe was asked for
-    async for line in process.stderr:
-        output.append(line.decode(errors="replace").rstrip())
-
-
-async def _stop(child: _Child) -> None:
-    await child.http.aclose()
-    if child.process.stdin is not None:
-        child.process.stdin.close()  # the child ends with its standard input
-    try:
-        async with asyncio.timeout(2):
-            await child.process.wait()
-    except TimeoutError:
-        child.process.kill()
-        await child.process.wait()
+def _size(message: Message) -> int:
+    """Bytes that the template is given of a message."""
+    calls = message.tool_calls or ()
+    return len(message.text.encode()) + sum(len(c.function.arguments.encode()) for c in calls)
 
 
 def _refuse_images(request: ChatRequest) -> None:

@@ -1,6 +1,5 @@
 """Open an ONNX Runtime session on the best hardware that this machine and its wheel have."""
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-import psutil
 from numpy.typing import NDArray
 
+from galley.engines.threads import thread_count
 from galley.engines.weights import WeightsError
 
 Feed = Mapping[str, NDArray[Any]]
@@ -50,7 +49,7 @@ def open_session(
     Raises:
         WeightsError: ONNX Runtime cannot load the graph.
     """
-    threads = threads or max(1, _cores() - 1)
+    threads = thread_count(threads)
     name = graph.name if isinstance(graph, Path) else "the graph"
     try:
         cpu = _open(graph, threads, _CPU)
@@ -66,13 +65,6 @@ def open_session(
             return _session(fast, _ACCELERATORS[provider], accelerated=True)
     words = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
     return _session(cpu, words, accelerated=False)
-
-
-def _cores() -> int:
-    cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):  # a container may own fewer than the machine has
-        cores = min(cores, len(os.sched_getaffinity(0)))
-    return cores
 
 
 def _session(session: ort.InferenceSession, hardware: str, *, accelerated: bool) -> Session:

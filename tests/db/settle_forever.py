@@ -32,7 +32,7 @@ async def main(url: str) -> None:
     async with open_database(url) as database:
         ledger = Ledger(database)
         ledger.open(Record(new_id(), "killed-server", new_id(), new_id(), "lasting"))
-        await asyncio.gather(*(client(ledger, Random(n)) for n in range(32)))  # noqa: S311 - not a secret
+        await asyncio.gather(*(client(ledger, Random(n)) for n in range(256)))  # noqa: S311 - not a secret
 
 
 asyncio.run(main(sys.argv[1]))

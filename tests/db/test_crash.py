@@ -32,7 +32,7 @@ def kill_while_settling(url: str, after_s: float = 0.0) -> list[str]:
 
 
 # An id is printed just after a commit: without a pause, hardly a kill would fall into one.
-@pytest.mark.parametrize("after_s", [0.0, 0.003, 0.011])
+@pytest.mark.parametrize("after_s", [0.0, 0.003, 0.007, 0.011])
 async def test_after_kill_9_every_answered_request_is_recorded(database_url: str, after_s: float):
     told = kill_while_settling(database_url, after_s)
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from structlog.testing import capture_logs
 
 from galley.core.errors import InternalError
@@ -33,6 +33,20 @@ async def test_a_settled_request_is_in_the_database_when_its_future_is_done(
     (row,) = await stored_requests(database)
     written = {name: getattr(row, name) for name in COLUMNS}
     assert written == {name: getattr(record, name) for name in COLUMNS}
+
+
+async def test_nobody_is_told_of_a_commit_that_has_not_happened(ledger: Ledger, database: Database):
+    async with database.sessions.begin() as session:
+        await session.connection()  # on SQLite that takes the write lock
+        if database.path is None:
+            await session.execute(text("LOCK TABLE api_requests"))
+        settled = ledger.settle(finished(new_record()))
+        await asyncio.sleep(0.1)
+
+        assert not settled.done()
+    await settled
+
+    assert len(await stored_requests(database)) == 1
 
 
 async def test_a_request_is_open_in_the_database_while_it_runs(ledger: Ledger, database: Database):

@@ -15,7 +15,8 @@ import pytest
 
 from galley.core.errors import BadRequestError, OverloadedError
 from galley.core.settings import EMBEDDED_MODELS, ModelSettings
-from galley.engines.llama import EngineStartError, LlamaEngine
+from galley.engines.llama import LlamaEngine
+from galley.engines.llama_child import EngineStartError
 from galley.schemas.chat import ChatRequest
 from galley.schemas.completions import CompletionRequest
 from galley.schemas.delta import Delta

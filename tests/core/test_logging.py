@@ -1,0 +1,58 @@
+"""Log lines, as another process sees them."""
+
+import subprocess
+import sys
+
+import orjson
+
+PROGRAM = """
+import logging
+import structlog
+from galley.core.logging import configure_logging
+from galley.core.settings import Settings
+configure_logging(Settings(log_format={format!r}, log_level={level!r}))
+log = structlog.get_logger("test")
+log.debug("quiet")
+log.info("request_finished", request_id="r1", status=200)
+logging.getLogger("some.library").warning("careful: %s", "x")
+try:
+    1 / 0
+except ZeroDivisionError:
+    log.exception("request_failed", request_id="r2")
+"""
+
+
+def logged(format: str, level: str = "info") -> str:
+    program = PROGRAM.format(format=format, level=level)
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_lines_are_json_with_time_level_and_what_was_said() -> None:
+    lines = [orjson.loads(line) for line in logged("auto").splitlines()]
+
+    events = [(line["event"], line["level"]) for line in lines]
+    assert events == [
+        ("request_finished", "info"),
+        ("careful: x", "warning"),
+        ("request_failed", "error"),
+    ]
+    assert lines[0]["request_id"] == "r1"
+    assert lines[0]["timestamp"].endswith("Z")
+    assert lines[1]["logger"] == "some.library"
+    assert lines[2]["exception"][0]["exc_type"] == "ZeroDivisionError"
+
+
+def test_the_level_decides_what_is_written() -> None:
+    assert '"quiet"' in logged("json", "debug")
+    assert '"request_finished"' not in logged("json", "warning")
+
+
+def test_pretty_lines_are_for_people() -> None:
+    text = logged("pretty")
+
+    assert "request_finished" in text
+    assert not text.startswith("{")
