@@ -5,6 +5,7 @@ A graph is built at the first start and kept as a file beside its weights.
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from galley.engines.weights import Weights, WeightsError
 
 # Part of the cached file's name: raise it with every change to what is built here.
-FORMAT = 1
+FORMAT = 2
+_GRAPH = "graph.onnx"
 
 # (repeats, stride of the first, expand ratio, output channels): EfficientNet-B0's table; Lite
 # drops squeeze-and-excite. The kernel's size is read off the weights.
@@ -47,7 +50,9 @@ class BertShape:
 def kept(weights: Path, shape: str, build: Callable[[], ModelProto]) -> Path | bytes:
     """Return the graph's file, building it where it is not there yet.
 
-    Where the folder cannot be written to, the graph itself comes back.
+    Its numbers are in a file of their own, which ONNX Runtime maps into memory instead of
+    reading it: what is never looked up is never resident. Where the folder cannot be written
+    to, the graph itself comes back.
 
     Args:
         shape: whatever else the graph depends on, in words.
@@ -55,33 +60,29 @@ def kept(weights: Path, shape: str, build: Callable[[], ModelProto]) -> Path | b
     stat = weights.stat()
     origin = f"{stat.st_size} {stat.st_mtime_ns} {shape}"
     digest = hashlib.sha256(origin.encode()).hexdigest()[:12]
-    target = weights.with_name(f"{weights.name}.galley-v{FORMAT}-{digest}.onnx")
-    if target.is_file():
-        return target
-    content = build().SerializeToString()
-    try:
-        _write(target, content)
-    except OSError:
-        return content
-    for old in weights.parent.glob(f"{weights.name}.galley-v*.onnx"):
+    target = weights.with_name(f"{weights.name}.galley-v{FORMAT}-{digest}")
+    if not (target / _GRAPH).is_file():
+        try:
+            _write(target, build())
+        except OSError:
+            if not (target / _GRAPH).is_file():  # or another process was faster
+                return build().SerializeToString()  # anew: writing moved the numbers out
+    for old in weights.parent.glob(f"{weights.name}.galley-v*"):
         if old != target:
-            old.unlink(missing_ok=True)
-    return target
+            shutil.rmtree(old, ignore_errors=True)
+    return target / _GRAPH
 
 
-def _write(target: Path, content: bytes) -> None:
+def _write(target: Path, graph: ModelProto) -> None:
     """Write under another name, then rename: a crash never leaves half a graph."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".galley-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(handle)
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".galley-") as folder:
+        whole = Path(folder) / "whole"
+        whole.mkdir()
+        onnx.save_model(graph, str(whole / _GRAPH), save_as_external_data=True, location="weights")
+        for file in whole.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        whole.rename(target)
 
 
 class _Graph:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import ValidationError
@@ -15,6 +16,13 @@ from galley.schemas.base import Request
 R = TypeVar("R", bound=Request)
 
 BIG = 262_144  # bytes; what is larger is parsed on another thread
+# A parser holds the interpreter until it is done: these bound that to a fraction of a second.
+MOST_PARTS = 200_000  # objects, lists and names together
+MOST_ITEMS = 2_000_000
+MOST_NAMES = 2_048  # in one object
+MOST_FAULTS = 10_000
+_LISTED_FAULTS = 20
+_SHOWN_NAME = 64  # characters of a name that the client made up
 _OPENAI_WORDS = {
     "missing": "Missing required parameter: '{param}'.",
     "extra_forbidden": "Unrecognized request argument supplied: {param}.",
@@ -37,7 +45,7 @@ async def parse(shape: type[R], body: bytes, dialect: Dialect) -> R:
 def validate(shape: type[R], values: dict[str, Any], dialect: Dialect) -> R:
     """Validate form fields, which are all text; raises as `parse`."""
     try:
-        return shape.model_validate(values)
+        return shape.model_validate(values, strict=False)
     except ValidationError as error:
         refuse(_details(error), dialect)
 
@@ -54,20 +62,43 @@ def _parse(shape: type[R], body: bytes, dialect: Dialect) -> R:
 
 
 def _details(error: ValidationError) -> list[ErrorDetails]:
-    return error.errors(include_url=False, include_input=False, include_context=False)
+    count = error.error_count()
+    if count > MOST_FAULTS:
+        return [ErrorDetails(type="too_many", loc=(), msg=f"{count} faults", input=None)]
+    return [_without_input(found) for found in error.errors(include_url=False, include_input=False)]
+
+
+def _without_input(found: ErrorDetails) -> ErrorDetails:
+    """Leave out what pydantic quotes from the input, and most of a name that is all its own."""
+    if found["type"] == "union_tag_invalid":
+        context = found.get("ctx", {})
+        tag, expected = context.get("discriminator"), context.get("expected_tags")
+        found["msg"] = f"{tag} should be one of {expected}"
+    found["loc"] = tuple(p[:_SHOWN_NAME] if isinstance(p, str) else p for p in found["loc"])
+    return found
 
 
 def _check(body: bytes) -> None:
-    """Refuse what parsers read differently: repeated names, NaN and Infinity, bad UTF-8."""
+    """Refuse what parsers read differently: repeated names, NaN and Infinity, bad UTF-8.
+
+    Raises:
+        ValueError: that, or it has more parts than a request can need.
+    """
+    if len(body) > MOST_PARTS:
+        # Brackets within texts count as well: it takes a book of source code to have so many.
+        parts = sum(map(body.count, (b"[", b"{", b":")))
+        if parts > MOST_PARTS or body.count(b",") > MOST_ITEMS:
+            raise ValueError("it has too many parts")
     json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MOST_NAMES:
+        raise ValueError(f"an object has more than {MOST_NAMES} names")
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice[:64]!r} is given twice")
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the name {twice[:_SHOWN_NAME]!r} is given twice")
     return found
 
 
@@ -78,10 +109,14 @@ def _no_constant(name: str) -> NoReturn:
 def refuse(details: list[ErrorDetails], dialect: Dialect) -> NoReturn:
     """Raise what `dialect` says to input that does not fit its schema."""
     if dialect is native:
-        listed = [{"type": d["type"], "loc": ["body", *d["loc"]], "msg": d["msg"]} for d in details]
+        listed = [
+            {"type": d["type"], "loc": ["body", *d["loc"]], "msg": d["msg"]}
+            for d in details[:_LISTED_FAULTS]
+        ]
         raise UnprocessableError("The request does not fit its schema.", details=listed)
-    first = details[0]
-    param = param_of(first["loc"])
+    # Of a union, one member is of the right type, and what it says is what is wrong.
+    first = next((d for d in details if not d["type"].endswith("_type")), details[0])
+    param = _param_of(first)
     words = _OPENAI_WORDS.get(first["type"], "Invalid value for '{param}': {msg}.")
     if not param and first["type"] != "json_invalid":
         words = "{msg}."
@@ -91,18 +126,23 @@ def refuse(details: list[ErrorDetails], dialect: Dialect) -> NoReturn:
     )
 
 
-def param_of(loc: tuple[int | str, ...]) -> str:
-    """Write a location as OpenAI does: `messages[0].content`.
-
-    Names of union members, which pydantic adds, are left out.
-    """
-    param = ""
-    for part in loc:
+def _param_of(detail: ErrorDetails) -> str:
+    """Write a location as OpenAI does: `messages[0].content`."""
+    param, loc = "", detail["loc"]
+    unknown = len(loc) - 1 if detail["type"] == "extra_forbidden" else -1
+    for number, part in enumerate(loc):
         if isinstance(part, int):
             param += f"[{part}]"
-        elif part.isidentifier() and part.islower() and part not in _UNION_MEMBERS:
+        elif number == unknown or _is_field(part, loc[:number]):
             param += f".{part}" if param else part
     return param
 
 
-_UNION_MEMBERS = frozenset({"str", "int", "float", "bool", "none", "text", "image_url", "function"})
+def _is_field(part: str, before: tuple[int | str, ...]) -> bool:
+    """Tell a field from a union member: a type, a class, or the tag of a tagged union."""
+    if before[-1:] == ("response_format",) or "tagged-union" in str(before[-2:-1]):
+        return False
+    return part.isidentifier() and part.islower() and part not in _TYPES
+
+
+_TYPES = frozenset({"str", "int", "float", "bool", "none"})

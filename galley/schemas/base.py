@@ -6,13 +6,15 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Request(BaseModel):
-    """What a client may send: unknown fields are refused by name, numbers are finite.
+    """What a client may send: unknown fields are refused by name, and no type stands for another.
 
     `inert` names known fields that mean nothing here; they are accepted, do nothing, and are
     recorded with the request.
     """
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
     inert: ClassVar[frozenset[str]] = frozenset()
 
     @property

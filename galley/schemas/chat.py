@@ -17,6 +17,13 @@ Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-
 ModelName = Annotated[
     str, Field(min_length=1, max_length=256, examples=["galley/chat"], description="Model name.")
 ]
+LogitBias = Annotated[
+    dict[
+        Annotated[str, Field(pattern=r"^\d{1,7}$", description="Token id.")],
+        Annotated[float, Field(ge=-100, le=100)],
+    ],
+    Field(max_length=1024),
+]
 Stop = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=16)]
 
 
@@ -58,7 +65,7 @@ class MessageToolCall(Request):
 class Message(Request):
     """One turn. `tool` turns answer the call named by `tool_call_id`."""
 
-    inert: ClassVar[frozenset[str]] = frozenset({"audio", "annotations"})
+    inert: ClassVar[frozenset[str]] = frozenset({"audio", "annotations", "function_call"})
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
@@ -68,13 +75,14 @@ class Message(Request):
     refusal: str | None = None
     audio: Any = None
     annotations: Any = None
+    function_call: None = Field(default=None, description="Older than tool_calls; null only.")
 
     @model_validator(mode="after")
     def _has_content(self) -> Self:
         if self.content is None and not (
             self.role == "assistant" and (self.tool_calls or self.refusal is not None)
         ):
-            raise ValueError(f"a {self.role} message needs content")
+            raise ValueError(f"a message of role {self.role} needs content")
         if self.role == "tool" and self.tool_call_id is None:
             raise ValueError("a tool message needs tool_call_id")
         return self
@@ -167,7 +175,7 @@ class ChatRequest(Request):
 
     model: ModelName
     messages: list[Message] = Field(min_length=1, max_length=2048)
-    stream: bool = False
+    stream: bool | None = False
     stream_options: StreamOptions | None = None
     max_completion_tokens: int | None = Field(
         default=None,
@@ -179,12 +187,10 @@ class ChatRequest(Request):
         default=None, ge=1, le=MAX_TOKENS, description="The older name of max_completion_tokens."
     )
     temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_p: float | None = Field(default=None, ge=0, le=1)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
-        default=None, max_length=1024, description="Token id to bias."
-    )
+    logit_bias: LogitBias | None = None
     seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
     stop: Annotated[str, Field(min_length=1, max_length=256)] | Stop | None = None
     n: int | None = Field(default=None, ge=1, le=16, description="How many answers.")
@@ -219,6 +225,12 @@ class ChatRequest(Request):
         elif self.tool_choice == "required" and not self.tools:
             raise ValueError("tool_choice 'required' needs tools")
         return self
+
+    @property
+    def ignored(self) -> list[str]:
+        functions = [tool.function for tool in self.tools or ()]
+        parts = (self, self.stream_options, *self.messages, *functions)
+        return sorted({name for part in parts if part for name in part.inert & part.model_fields_set})
 
     @property
     def limit(self) -> int | None:

@@ -8,7 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from galley.schemas.base import Reply, Request
-from galley.schemas.chat import MAX_TOKENS, ModelName, Stop, StreamOptions, UsageReply
+from galley.schemas.chat import MAX_TOKENS, LogitBias, ModelName, Stop, StreamOptions, UsageReply
+
+DEFAULT_MAX_TOKENS = 16
 
 Tokens = Annotated[
     list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, max_length=MAX_TOKENS)
@@ -28,23 +30,21 @@ class CompletionRequest(Request):
         | Tokens
         | Annotated[list[Tokens], Field(min_length=1, max_length=64)]
     )
-    stream: bool = False
+    stream: bool | None = False
     stream_options: StreamOptions | None = None
-    max_tokens: int = Field(
-        default=16, ge=1, le=MAX_TOKENS, description="Longest answer, in tokens."
+    max_tokens: int | None = Field(
+        default=None, ge=1, le=MAX_TOKENS, description="Longest answer, in tokens. Unset: 16."
     )
     temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_p: float | None = Field(default=None, ge=0, le=1)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
-        default=None, max_length=1024
-    )
+    logit_bias: LogitBias | None = None
     seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
     stop: Annotated[str, Field(min_length=1, max_length=256)] | Stop | None = None
     n: int | None = Field(default=None, ge=1, le=16)
     logprobs: int | None = Field(default=None, ge=0, le=5)
-    echo: bool = False
+    echo: bool | None = False
     best_of: Literal[1] | None = None
     suffix: None = Field(default=None, description="Not supported; null only.")
     user: Any = None
@@ -76,7 +76,7 @@ class CompletionRequest(Request):
     @property
     def limit(self) -> int:
         """The longest answer asked for, in tokens."""
-        return self.max_tokens
+        return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
 
     @property
     def stops(self) -> list[str]:

@@ -32,7 +32,7 @@ class ChatService:
             EngineError: the model failed.
         """
         record = charge.record
-        record.model, record.stream = request.model, request.stream
+        record.model, record.stream = request.model, bool(request.stream)
         record.ignored_fields = ",".join(request.ignored) or None
         model = self._models.chat(request.model)
         record.served_model = model.name

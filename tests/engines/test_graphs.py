@@ -1,4 +1,5 @@
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,27 +79,28 @@ def test_a_graph_is_built_anew_when_what_it_is_made_of_changed(
 
     assert build.built == 2
     assert new != old
-    assert set(weights.parent.iterdir()) == {weights, new}
+    assert isinstance(new, Path)
+    assert set(weights.parent.iterdir()) == {weights, new.parent}
 
 
 def test_the_file_name_says_which_format_the_graph_has(weights: Path) -> None:
     path = kept(weights, "", Builder())
 
     assert isinstance(path, Path)
-    assert path.name.startswith("model.safetensors.galley-v1-")
+    assert path.parent.name.startswith("model.safetensors.galley-v2-")
 
 
 def test_where_the_file_cannot_be_written_the_graph_itself_comes_back(weights: Path) -> None:
     blocked = kept(weights, "", Builder())
     assert isinstance(blocked, Path)
-    blocked.unlink()
-    (blocked / "occupied").mkdir(parents=True)  # nothing can be renamed to this, not even by root
+    shutil.rmtree(blocked.parent)
+    blocked.parent.write_text("in the way")  # no folder can be renamed to this, not even by root
 
     found = kept(weights, "", Builder())
 
     assert isinstance(found, bytes)
     assert runs(found)
-    assert set(weights.parent.iterdir()) == {weights, blocked}
+    assert set(weights.parent.iterdir()) == {weights, blocked.parent}
 
 
 def test_a_build_that_fails_leaves_no_file(weights: Path) -> None:
