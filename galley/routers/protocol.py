@@ -6,6 +6,7 @@ a time stamp and no timer of its own.
 """
 
 import asyncio
+import logging
 import socket
 from collections.abc import Iterable
 from enum import Enum, auto
@@ -198,7 +199,10 @@ class _WatchedProtocol(HttpToolsProtocol):
         """Answer `status`, if nothing else is on its way to the client, and hang up."""
         if self.transport.is_closing():
             return
-        self.logger.info("Refused a connection: %d %s", status, message)
+        level = (
+            logging.WARNING if status == 503 else logging.INFO
+        )  # an operator can cure the former
+        self.logger.log(level, "Refused a connection: %d %s", status, message)
         if self._may_answer():
             self.transport.write(self._refusal(status, message))
         self.transport.close()

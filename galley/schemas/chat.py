@@ -230,7 +230,9 @@ class ChatRequest(Request):
     def ignored(self) -> list[str]:
         functions = [tool.function for tool in self.tools or ()]
         parts = (self, self.stream_options, *self.messages, *functions)
-        return sorted({name for part in parts if part for name in part.inert & part.model_fields_set})
+        return sorted(
+            {name for part in parts if part for name in part.inert & part.model_fields_set}
+        )
 
     @property
     def limit(self) -> int | None:

@@ -130,9 +130,14 @@ class Meter:
         record.completion_tokens = usage.completion_tokens
         record.response_time_ms = charge.arrival.elapsed_ms()
         committed = self._ledger.settle(record)
-        self._count(record)
-        if record.state != "refused":
-            await committed
+        try:
+            if record.state != "refused":
+                await committed
+        except GalleyError as lost:
+            record.status, record.error_code = lost.status, lost.code
+            raise
+        finally:
+            self._count(record)
 
     def _count(self, record: Record) -> None:
         metrics, model = self._metrics, record.served_model or ""
