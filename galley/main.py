@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from galley import __version__
-from galley.core.errors import GalleyError, NotFoundError
+from galley.core.errors import BadRequestError, GalleyError, NotFoundError
 from galley.core.settings import Settings
 from galley.dialects.base import dialect_of
 from galley.routers import account, chat, classify, embeddings, health, openapi
@@ -50,6 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(account.router, prefix="/api", include_in_schema=False)
     openapi.add_pages(app)
+    openapi.correct_document(app)
     app.add_exception_handler(GalleyError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_invalid)
     app.add_exception_handler(HTTPException, _refuse_http)
@@ -78,5 +79,8 @@ async def _refuse_invalid(request: Request, error: Exception) -> Response:
 async def _refuse_http(request: Request, error: Exception) -> Response:
     """Word what the framework itself refuses: unknown paths and wrong methods."""
     found = cast("HTTPException", error)
-    body = dialect_of(request.url.path).error_body(NotFoundError(found.detail, code="not_found"))
+    failure: GalleyError = NotFoundError(found.detail, code="not_found")
+    if found.status_code == 405:
+        failure = BadRequestError(found.detail, code="method_not_allowed")
+    body = dialect_of(request.url.path).error_body(failure)
     return JSONResponse(body, found.status_code, found.headers)

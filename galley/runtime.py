@@ -1,7 +1,6 @@
 """The one place where Galley's parts are chosen and joined."""
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -118,9 +117,8 @@ def _opener(settings: Settings) -> Callable[[str, ModelSettings], Awaitable[Engi
 def _open_http(name: str, model: ModelSettings) -> Engine:
     if model.kind != "chat":
         raise SourceError(f"{name}: only chat models can be served by another server yet")
-    key = os.environ.get(model.api_key_env) if model.api_key_env else None
     upstream = model.upstream_model or name
-    return OpenAIHttpEngine(model.source, upstream, api_key=key, slots=model.slots)
+    return OpenAIHttpEngine(model.source, upstream, api_key=model.api_key, slots=model.slots)
 
 
 async def _open_local(name: str, model: ModelSettings, path: Path) -> Engine:

@@ -73,6 +73,11 @@ class ModelSettings(BaseModel):
         default=None, description="HTTP: variable that holds the API key."
     )
 
+    @property
+    def api_key(self) -> str | None:
+        """The key that opens another server, where one is set."""
+        return os.environ.get(self.api_key_env) if self.api_key_env else None
+
 
 EMBEDDED_MODELS: Mapping[str, ModelSettings] = {
     "smollm2-135m-instruct": ModelSettings(

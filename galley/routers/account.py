@@ -1,8 +1,12 @@
 """What a caller may know: the models, and their own use."""
 
-from fastapi import APIRouter
+from typing import Annotated
 
+from fastapi import APIRouter, Path
+
+from galley.dialects import native, openai
 from galley.routers.deps import CallerDep, RuntimeDep
+from galley.routers.openapi import refusals
 from galley.schemas.account import ModelList, ModelReply, UsageSummary
 from galley.schemas.classify import ModelInfo
 from galley.services.models import Model
@@ -10,27 +14,29 @@ from galley.services.models import Model
 router = APIRouter()
 
 
-@router.get("/v1/models", tags=["models"])
+@router.get("/v1/models", tags=["models"], responses=refusals(openai, 401))
 @router.get("/v1/model", tags=["models"], include_in_schema=False)
 async def list_models(caller: CallerDep, runtime: RuntimeDep) -> ModelList:
     """List the models, the default of each kind first."""
     return ModelList(data=[_reply(model) for model in runtime.models.all()])
 
 
-@router.get("/v1/models/{model:path}", tags=["models"])
-async def retrieve_model(model: str, caller: CallerDep, runtime: RuntimeDep) -> ModelReply:
+@router.get("/v1/models/{model:path}", tags=["models"], responses=refusals(openai, 401, 404))
+async def retrieve_model(
+    model: Annotated[str, Path(examples=["galley/chat"])], caller: CallerDep, runtime: RuntimeDep
+) -> ModelReply:
     """Describe one model."""
     return _reply(runtime.models.find(model))
 
 
-@router.get("/v1/model/info", tags=["vision"])
+@router.get("/v1/model/info", tags=["vision"], responses=refusals(native, 401))
 @router.get("/model/info", tags=["vision"], include_in_schema=False)
 async def model_info(caller: CallerDep, runtime: RuntimeDep) -> ModelInfo:
     """Describe the image classifier."""
     return runtime.images.info("galley/classify")
 
 
-@router.get("/v1/usage", tags=["account"])
+@router.get("/v1/usage", tags=["account"], responses=refusals(native, 401))
 @router.get("/usage", tags=["account"], include_in_schema=False)
 async def usage(caller: CallerDep, runtime: RuntimeDep) -> UsageSummary:
     """Sum up the caller's own requests."""

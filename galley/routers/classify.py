@@ -23,6 +23,11 @@ from galley.services.images import Labelled, decode_base64
 
 DEFAULT = "galley/classify"
 _BIG = 1_000_000  # characters; longer base64 is decoded on another thread
+_PIECE = 65_536  # bytes of a form, after which others have their turn
+_SQUARE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQMAAAD+wSzIAAAAA1BMVEXIPCh+gCsnAAAA"
+    "C0lEQVR42mNgQAUAABAAAaoZ+IIAAAAASUVORK5CYII="
+)
 
 
 async def classify(call: Call) -> None:
@@ -41,7 +46,7 @@ async def classify(call: Call) -> None:
 
 async def classify_batch(call: Call) -> None:
     """Name the likeliest things in up to 32 pictures, as JSON or as multipart files."""
-    if call.header(b"content-type").startswith("multipart/form-data"):
+    if call.header(b"content-type").lower().startswith("multipart/form-data"):
         request, names, pictures = await _uploads(call)
     else:
         request = await _batch(call)
@@ -93,7 +98,9 @@ async def _uploads(
     call: Call,
 ) -> tuple[ClassifyBatchRequest, list[str | None], list[bytes | BadRequestError]]:
     async def body() -> AsyncIterator[bytes]:
-        yield call.body
+        for start in range(0, len(call.body), _PIECE):
+            yield call.body[start : start + _PIECE]
+            await asyncio.sleep(0)
 
     headers = Headers({"content-type": call.header(b"content-type")})
     parser = MultiPartParser(headers, body(), max_files=MAX_IMAGES, max_fields=8)  # pyright: ignore[reportArgumentType] - it only iterates
@@ -154,7 +161,7 @@ ENDPOINTS = (
         handle=classify,
         request=ClassifyRequest,
         reply=ClassifyReply,
-        example={"image": "data:image/png;base64,iVBORw0KGgo...", "filename": "photo.png"},
+        example={"image": _SQUARE, "filename": "square.png"},
         body_limit="image_body_limit",
     ),
     Endpoint(
@@ -164,7 +171,7 @@ ENDPOINTS = (
         handle=classify_batch,
         request=ClassifyBatchRequest,
         reply=ClassifyBatchReply,
-        example={"images": [{"image": "data:image/png;base64,iVBORw0KGgo..."}], "top_k": 5},
+        example={"images": [{"image": _SQUARE, "filename": "square.png"}], "top_k": 5},
         body_limit="image_body_limit",
     ),
 )

@@ -46,7 +46,7 @@ async def ready(runtime: RuntimeDep) -> Response:
     return JSONResponse(found.json_object(), 200 if found.status == "ok" else 503)
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(runtime: RuntimeDep) -> Response:
     """Everything that is counted, in Prometheus' text format."""
     return Response(runtime.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

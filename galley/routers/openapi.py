@@ -7,40 +7,57 @@ from typing import Annotated, Any
 import fastapi_offline
 from fastapi import APIRouter, Body, FastAPI, Security
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from galley.core.errors import InternalError
-from galley.dialects import openai
+from galley.dialects import native, openai
+from galley.dialects.base import Dialect, dialect_of
 from galley.routers.deps import bearer
 from galley.routers.front_door import Endpoint
+from galley.schemas.errors import DetailReply, ErrorReply
 
 _ASSETS = Path(fastapi_offline.__file__).parent / "static"
-_REFUSALS = {
+_STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
+_REASONS = {
+    400: "The input cannot be used.",
     401: "No key, or a key that opens nothing.",
+    404: "There is no such model.",
     413: "The body is too large.",
+    422: "The input fits no schema.",
+    500: "The server failed; its log knows more.",
+    502: "The model failed.",
     503: "The model is loading, or too many requests are waiting.",
+    504: "The model took too long.",
 }
+
+
+def refusals(dialect: Dialect, *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe answers that say no, for `responses=` of a route."""
+    shape = ErrorReply if dialect is openai else DetailReply
+    return {status: {"description": _REASONS[status], "model": shape} for status in statuses}
 
 
 def declared(endpoints: Iterable[Endpoint]) -> APIRouter:
     """Return routes that put `endpoints` into the document; the front door answers them."""
     router = APIRouter()
     for endpoint in endpoints:
-        invalid = 400 if endpoint.dialect is openai else 422
-        refusals = {400: "The input cannot be used.", invalid: "The input fits no schema."}
+        expected = [status for status in _REASONS if status != 422 or endpoint.dialect is native]
+        always = endpoint.paths[0].endswith("/stream")
+        streams = always or "stream" in endpoint.request.model_fields
+        responses = refusals(endpoint.dialect, *expected)
+        responses |= {200: {"description": "The answer.", "content": _STREAM if streams else {}}}
         router.add_api_route(
             endpoint.paths[0],
             _declaration(endpoint),
             methods=["POST"],
-            response_model=endpoint.reply,
+            response_model=None if always else endpoint.reply,
+            response_class=Response if always else JSONResponse,
             description=endpoint.handle.__doc__,
             summary=endpoint.handle.__name__.replace("_", " ").capitalize(),
             tags=[endpoint.name],
             dependencies=[Security(bearer)],
-            responses={
-                status: {"description": text} for status, text in {**refusals, **_REFUSALS}.items()
-            },
+            responses=responses,
             openapi_extra=_multipart() if endpoint.paths[0] == "/v2/classify" else None,
         )
     return router
@@ -67,6 +84,21 @@ def _multipart() -> dict[str, Any]:
     }
     schema = {"type": "object", "properties": properties, "required": ["images"]}
     return {"requestBody": {"content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def correct_document(app: FastAPI) -> None:
+    """Leave FastAPI's 422 out of the document where OpenAI's dialect says 400."""
+    made = app.openapi
+
+    def openapi_document() -> dict[str, Any]:
+        document = made()
+        for path, operations in document["paths"].items():
+            if dialect_of(path) is openai:
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+        return document
+
+    app.openapi = openapi_document
 
 
 def add_pages(app: FastAPI) -> None:

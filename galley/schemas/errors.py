@@ -1,0 +1,32 @@
+"""What a refusal looks like, in the words of each dialect."""
+
+from pydantic import Field
+
+from galley.schemas.base import Reply
+
+
+class ErrorDetail(Reply):
+    message: str
+    type: str
+    param: str | None = Field(description="The request field at fault.")
+    code: str | None = Field(description="Stable and machine-readable.")
+
+
+class ErrorReply(Reply):
+    """Source: OpenAI API specification, ErrorResponse."""
+
+    error: ErrorDetail
+
+
+class Fault(Reply):
+    """One of FastAPI's validation errors, without the input."""
+
+    type: str
+    loc: list[str | int]
+    msg: str
+
+
+class DetailReply(Reply):
+    """A sentence, or the list of what does not fit the schema."""
+
+    detail: str | list[Fault]
