@@ -75,7 +75,7 @@ def _session(graph: Path, threads: int) -> Any:
 
 
 def _graph(folder: Path) -> Path:
-    return max(folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime)
+    return max(folder.glob("*.galley-*/graph.onnx"), key=lambda path: path.stat().st_mtime)
 
 
 def graphs() -> dict[str, Path]:

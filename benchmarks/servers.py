@@ -11,13 +11,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from galley.core.security import make_key
 from galley.core.settings import EMBEDDED_MODELS
+from galley.engines.threads import thread_count
 from galley.services.sources import fetch_all
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +56,8 @@ def galley(*, slots: int = 4, ready: bool = True) -> Generator[Server]:
     with tempfile.TemporaryDirectory(prefix="galley-bench-") as folder:
         model = EMBEDDED_MODELS[CHAT]
         lines = [f'[models."{CHAT}"]', 'kind = "chat"', f"source = {json.dumps(model.source)}"]
-        Path(folder, "galley.toml").write_text("\n".join([*lines, f"slots = {slots}", ""]))
+        lines += [f"context = {model.context}", f"slots = {slots}", ""]
+        Path(folder, "galley.toml").write_text("\n".join(lines))
         environment = {n: v for n, v in os.environ.items() if not n.startswith("GALLEY_")} | {
             "GALLEY_DATA_DIR": folder,
             "GALLEY_MODELS_DIR": str(MODELS),
@@ -82,7 +84,7 @@ def llama(*, slots: int = 4) -> Generator[Server]:
         "path": str(model_files()[CHAT]),
         "slots": slots,
         "context": settings.context,
-        "threads": max(1, (os.cpu_count() or 2) - 1),
+        "threads": thread_count(settings.threads),
         "gpu_layers": settings.gpu_layers,
         "secret": "raw",
     }
@@ -153,11 +155,11 @@ def _process(
         if process.stdin is not None:
             process.stdin.close()  # the llama.cpp child ends with it
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # LitServe leaves its workers behind
+        process.wait()
 
 
 def _free_port() -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from filelock import FileLock
 
@@ -11,6 +12,13 @@ from galley.services.sources import fetch_all
 from tests.serving import LiveServer, make_settings, serving
 
 CACHE = Path(__file__).parent.parent / ".cache"
+
+# The same examples on every run. To search on: pytest --hypothesis-profile=thorough
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, max_examples=50, database=None
+)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2_000)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture

@@ -2,10 +2,11 @@
 
 import asyncio
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from fastapi import FastAPI
 
 from galley.core.security import make_key
 from galley.core.settings import Settings
+from galley.db.keys import create_key
+from galley.db.session import open_database
+from galley.db.users import create_user
 from galley.main import create_app
 from galley.routers.protocol import make_protocol
 
@@ -39,6 +43,33 @@ class LiveServer:
     def post(self, path: str, **json: Any) -> httpx2.Response:
         """Post `json` with the server's key."""
         return self.client.post(path, json=json)
+
+    def row(self, answer: httpx2.Response) -> dict[str, Any]:
+        """What the ledger says of the request behind `answer`, once it is settled."""
+        query = "SELECT * FROM api_requests WHERE request_id = ? AND state != 'open'"
+        end = time.monotonic() + 5
+        with closing(sqlite3.connect(self.settings.data_dir / "galley.db")) as database:
+            database.row_factory = sqlite3.Row
+            while True:  # refusals are written without anybody waiting for it
+                found = database.execute(query, [answer.headers["request-id"]]).fetchone()
+                if found is not None:
+                    return dict(found)
+                assert time.monotonic() < end, "it was never settled"
+                time.sleep(0.01)
+
+    def key_of_new_user(self) -> str:
+        """Add a user with a key."""
+        return asyncio.run(self._add_user())
+
+    async def _add_user(self) -> str:
+        key = make_key()
+        async with (
+            open_database(self.settings.database_url.get_secret_value()) as database,
+            database.sessions.begin() as session,
+        ):
+            user = await create_user(session, email=f"{key}@example.org", name="New")
+            await create_key(session, user_id=user.id, name="first", key=key)
+        return key
 
     def until_ready(self) -> None:
         """Wait until every model is loaded."""

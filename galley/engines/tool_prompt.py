@@ -38,18 +38,33 @@ def is_forced(request: ChatRequest) -> bool:
 
 def call_schema(tools: list[Tool]) -> dict[str, Any]:
     """Describe a call of one of `tools`, as JSON schema."""
-    calls = [
-        {
-            "type": "object",
-            "properties": {
-                "name": {"const": tool.function.name},
-                "arguments": tool.function.parameters or {"type": "object"},
-            },
-            "required": ["name", "arguments"],
-        }
-        for tool in tools
-    ]
-    return calls[0] if len(calls) == 1 else {"anyOf": calls}
+    if len(tools) == 1:
+        return _call_schema(tools[0], "#")
+    return {"anyOf": [_call_schema(tool, f"#/anyOf/{i}") for i, tool in enumerate(tools)]}
+
+
+def _call_schema(tool: Tool, place: str) -> dict[str, Any]:
+    parameters = tool.function.parameters or {"type": "object"}
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"const": tool.function.name},
+            "arguments": _moved(parameters, f"{place}/properties/arguments"),
+        },
+        "required": ["name", "arguments"],
+    }
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """Point every `$ref` to where its target is once `schema` is a part of another."""
+    if isinstance(schema, list):
+        return [_moved(item, place) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {name: _moved(item, place) for name, item in schema.items()}
+    if isinstance(reference := schema.get("$ref"), str):
+        moved["$ref"] = place + reference.removeprefix("#")
+    return moved
 
 
 def plain_messages(request: ChatRequest) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from galley.core.caller import Caller
 from galley.core.errors import AuthenticationError
 from galley.runtime import Runtime
 
-bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="Your `gk_...` key.")
+bearer = HTTPBearer(auto_error=False, scheme_name="api_key", description="Your `gk_...` key.")
 
 
 def credentials(scope: Scope) -> str:

@@ -1,7 +1,7 @@
 """Is it alive, is it ready, what is it doing."""
 
 from fastapi import APIRouter, Request, Response
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 
 from galley import __version__
 from galley.routers.deps import RuntimeDep
@@ -39,14 +39,18 @@ async def health(runtime: RuntimeDep) -> Health:
     return Health(status=status, version=__version__, parts=parts)
 
 
-@router.get("/health/ready", responses={503: {"model": Health}})
+@router.get(
+    "/health/ready",
+    response_model=Health,
+    responses={503: {"model": Health, "description": "A part is not ready."}},
+)
 async def ready(runtime: RuntimeDep) -> Response:
     """Answer 200 once every part can work, 503 before that."""
     found = await health(runtime)
     return JSONResponse(found.json_object(), 200 if found.status == "ok" else 503)
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(runtime: RuntimeDep) -> Response:
     """Everything that is counted, in Prometheus' text format."""
     return Response(runtime.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

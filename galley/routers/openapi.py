@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import fastapi_offline
 from fastapi import APIRouter, Body, FastAPI, Security
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
+from fastapi.routing import APIRoute
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
@@ -18,7 +19,27 @@ from galley.routers.front_door import Endpoint
 from galley.schemas.errors import DetailReply, ErrorReply
 
 _ASSETS = Path(fastapi_offline.__file__).parent / "static"
-_STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
+_TEXT = {"schema": {"type": "string"}}
+_STREAM = {"text/event-stream": _TEXT}
+# ReDoc would fetch a logo from its makers, and a page of docs has nothing to ask elsewhere.
+_POLICY = {
+    "content-security-policy": "default-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    " worker-src blob:; frame-ancestors 'none'"
+}
+DESCRIPTION = (
+    "A self-hosted AI API: chat, embeddings and image classification. Press **Authorize** and"
+    " paste your key; then every example below runs as it stands. Every route is also served"
+    " under `/api`."
+)
+TAGS = {
+    "chat": "Conversations: OpenAI's shape, and a simple one.",
+    "completions": "Text that goes on from a prompt, in OpenAI's older shape.",
+    "embeddings": "Texts as vectors, in OpenAI's shape.",
+    "classify": "What is in a picture.",
+    "models": "What this server has to offer.",
+    "account": "Your own use of it.",
+    "operations": "For those who run the server; no key needed.",
+}
 _REASONS = {
     400: "The input cannot be used.",
     401: "No key, or a key that opens nothing.",
@@ -53,7 +74,7 @@ def declared(endpoints: Iterable[Endpoint]) -> APIRouter:
             methods=["POST"],
             response_model=None if always else endpoint.reply,
             response_class=Response if always else JSONResponse,
-            description=endpoint.handle.__doc__,
+            description=_description(endpoint),
             summary=endpoint.handle.__name__.replace("_", " ").capitalize(),
             tags=[endpoint.name],
             dependencies=[Security(bearer)],
@@ -61,6 +82,11 @@ def declared(endpoints: Iterable[Endpoint]) -> APIRouter:
             openapi_extra=_multipart() if endpoint.paths[0] == "/v2/classify" else None,
         )
     return router
+
+
+def _description(endpoint: Endpoint) -> str:
+    aliases = " and ".join(f"`{path}`" for path in endpoint.paths[1:])
+    return f"{endpoint.handle.__doc__}" + (f"\n\nAlso served at {aliases}." if aliases else "")
 
 
 def _declaration(endpoint: Endpoint) -> Any:
@@ -86,16 +112,27 @@ def _multipart() -> dict[str, Any]:
     return {"requestBody": {"content": {"multipart/form-data": {"schema": schema}}}}
 
 
+def operation_id(route: APIRoute) -> str:
+    """Name an operation as its function is named, for clients made from the document."""
+    return route.name
+
+
 def correct_document(app: FastAPI) -> None:
-    """Leave FastAPI's 422 out of the document where OpenAI's dialect says 400."""
+    """Word the document as the server words its answers.
+
+    OpenAI's dialect says 400 where FastAPI says 422, and no dialect has FastAPI's shape for it.
+    """
     made = app.openapi
 
     def openapi_document() -> dict[str, Any]:
         document = made()
         for path, operations in document["paths"].items():
-            if dialect_of(path) is openai:
-                for operation in operations.values():
+            for operation in operations.values():
+                operation["summary"] = operation["summary"].capitalize()
+                if dialect_of(path) is openai:
                     operation["responses"].pop("422", None)
+        for unused in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(unused, None)
         return document
 
     app.openapi = openapi_document
@@ -107,7 +144,7 @@ def add_pages(app: FastAPI) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(
+        page = get_swagger_ui_html(
             openapi_url="/openapi.json",
             title=f"{app.title} API",
             swagger_js_url="/docs/assets/swagger-ui-bundle.js",
@@ -115,13 +152,17 @@ def add_pages(app: FastAPI) -> None:
             swagger_favicon_url="/docs/assets/favicon.png",
             swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
         )
+        page.headers.update(_POLICY)
+        return page
 
     @app.get("/redoc", include_in_schema=False)
     async def redoc() -> HTMLResponse:
-        return get_redoc_html(
+        page = get_redoc_html(
             openapi_url="/openapi.json",
             title=f"{app.title} API",
             redoc_js_url="/docs/assets/redoc.standalone.js",
             redoc_favicon_url="/docs/assets/favicon.png",
             with_google_fonts=False,
         )
+        page.headers.update(_POLICY)
+        return page

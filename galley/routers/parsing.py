@@ -18,7 +18,7 @@ R = TypeVar("R", bound=Request)
 BIG = 262_144  # bytes; what is larger is parsed on another thread
 # A parser holds the interpreter until it is done: these bound that to a fraction of a second.
 MOST_PARTS = 200_000  # objects, lists and names together
-MOST_ITEMS = 2_000_000
+MOST_ITEMS = 1_000_000
 MOST_NAMES = 2_048  # in one object
 MOST_FAULTS = 10_000
 _LISTED_FAULTS = 20

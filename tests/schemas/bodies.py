@@ -1,0 +1,232 @@
+"""Requests as clients write them, valid and otherwise, for hypothesis."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from galley.schemas.base import Request
+from galley.schemas.chat import MAX_TOKENS, ChatRequest, SimpleChatRequest
+from galley.schemas.classify import ClassifyBatchRequest, ClassifyRequest
+from galley.schemas.completions import CompletionRequest
+from galley.schemas.embeddings import EmbeddingRequest
+
+Body = dict[str, Any]
+Path = tuple[str | int, ...]
+
+INT64 = 2**63
+FREE = frozenset({"parameters", "schema", "logit_bias"}) | {
+    name for shape in (ChatRequest, CompletionRequest, EmbeddingRequest) for name in shape.inert
+}  # fields in which any name is welcome
+
+text = st.text(max_size=30)
+some_text = st.text(min_size=1, max_size=30)
+name = st.from_regex(r"[a-zA-Z0-9_-]{1,64}", fullmatch=True)
+scalars = st.none() | st.booleans() | st.integers(-INT64, INT64 - 1) | text
+json_values = st.recursive(
+    scalars | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def fields(optional: dict[str, SearchStrategy[Any]], **required: SearchStrategy[Any]) -> Any:
+    """Objects with all of `required` and any of `optional`, which may also be null."""
+    nullable = {key: st.none() | values for key, values in optional.items()}
+    return st.fixed_dictionaries(required, optional=nullable)
+
+
+def joined(*parts: SearchStrategy[Body]) -> SearchStrategy[Body]:
+    """Objects with the fields of every part."""
+    return st.tuples(*parts).map(lambda found: {k: v for part in found for k, v in part.items()})
+
+
+_parts = st.one_of(
+    st.fixed_dictionaries({"type": st.just("text"), "text": text}),
+    st.fixed_dictionaries({"type": st.just("refusal"), "refusal": text}),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("image_url"),
+            "image_url": st.fixed_dictionaries(
+                {"url": text}, optional={"detail": st.sampled_from(["auto", "low", "high"])}
+            ),
+        }
+    ),
+)
+_content = text | st.lists(_parts, min_size=1, max_size=3)
+_calls = st.lists(
+    st.fixed_dictionaries(
+        {"id": text, "function": st.fixed_dictionaries({"name": name, "arguments": text})},
+        optional={"type": st.just("function")},
+    ),
+    min_size=1,
+    max_size=2,
+)
+_messages = st.lists(
+    st.one_of(
+        fields(
+            {"name": text, "annotations": json_values, "audio": json_values},
+            role=st.sampled_from(["system", "developer", "user", "assistant"]),
+            content=_content,
+        ),
+        fields({"content": _content}, role=st.just("assistant"), tool_calls=_calls),
+        fields({}, role=st.just("assistant"), refusal=text),
+        fields({}, role=st.just("tool"), content=_content, tool_call_id=text),
+    ),
+    min_size=1,
+    max_size=4,
+)
+_schemas = st.fixed_dictionaries(
+    {"type": st.just("object")},
+    optional={"properties": st.dictionaries(name, st.just({"type": "string"}), max_size=3)},
+)
+_tools = st.fixed_dictionaries(
+    {
+        "type": st.just("function"),
+        "function": fields(
+            {"description": text, "parameters": _schemas, "strict": st.booleans()}, name=name
+        ),
+    }
+)
+_formats = st.one_of(
+    st.fixed_dictionaries({"type": st.sampled_from(["text", "json_object"])}),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("json_schema"),
+            "json_schema": st.fixed_dictionaries(
+                {"name": name}, optional={"schema": _schemas, "strict": st.booleans()}
+            ),
+        }
+    ),
+)
+_sampling: dict[str, SearchStrategy[Any]] = {
+    "max_tokens": st.integers(1, MAX_TOKENS),
+    "temperature": st.floats(0, 2) | st.integers(0, 2),
+    "top_p": st.floats(0, 1),
+    "frequency_penalty": st.floats(-2, 2),
+    "presence_penalty": st.floats(-2, 2),
+    "logit_bias": st.dictionaries(
+        st.from_regex(r"[0-9]{1,7}", fullmatch=True), st.floats(-100, 100), max_size=3
+    ),
+    "seed": st.integers(-INT64, INT64 - 1),
+    "stop": some_text | st.lists(some_text, max_size=4),
+    "n": st.integers(1, 16),
+}
+_streaming = st.one_of(
+    fields({"stream": st.booleans()}),
+    fields({"stream_options": fields({}, include_usage=st.booleans())}, stream=st.just(value=True)),
+)
+_logprobs = st.one_of(
+    fields({"logprobs": st.booleans()}),
+    fields({"top_logprobs": st.integers(0, 20)}, logprobs=st.just(value=True)),
+)
+_tooling = st.one_of(
+    fields({"tool_choice": st.sampled_from(["none", "auto"])}),
+    fields(
+        {"parallel_tool_calls": st.booleans()},
+        tools=st.lists(_tools, min_size=1, max_size=2),
+        tool_choice=st.sampled_from(["none", "auto", "required"]),
+    ),
+    _tools.map(
+        lambda tool: {
+            "tools": [tool],
+            "tool_choice": {"type": "function", "function": {"name": tool["function"]["name"]}},
+        }
+    ),
+)
+_inert = {key: json_values for key in sorted(ChatRequest.inert - {"modalities"})}
+_tokens = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=4)
+_prompts = st.one_of(
+    some_text,
+    st.lists(some_text, min_size=1, max_size=4),
+    _tokens,
+    st.lists(_tokens, min_size=1, max_size=3),
+)
+
+chats = joined(
+    fields(
+        _sampling
+        | _inert
+        | {
+            "max_completion_tokens": st.integers(1, MAX_TOKENS),
+            "response_format": _formats,
+            "modalities": st.just(["text"]),
+        },
+        model=some_text,
+        messages=_messages,
+    ),
+    _streaming,
+    _logprobs,
+    _tooling,
+)
+simple_chats = fields(
+    {"temperature": st.floats(0, 2), "max_tokens": st.integers(1, MAX_TOKENS)}, messages=_messages
+)
+completions = joined(
+    fields(
+        _sampling | {"best_of": st.just(1), "suffix": st.none(), "user": json_values},
+        model=some_text,
+        prompt=_prompts,
+    ),
+    _streaming,
+    st.one_of(
+        fields({"logprobs": st.integers(0, 5), "echo": st.just(value=False)}),
+        fields({}, echo=st.just(value=True), prompt=some_text),
+    ),
+)
+embeddings = st.fixed_dictionaries(
+    {"model": some_text, "input": _prompts},
+    optional={
+        "encoding_format": st.sampled_from(["float", "base64"]),
+        "dimensions": st.none() | st.integers(1, 65_536),
+        "truncate": st.booleans(),
+        "user": json_values,
+    },
+)
+pictures = fields({"filename": text}, image=some_text)
+batches = st.fixed_dictionaries(
+    {"images": st.lists(pictures, min_size=1, max_size=32)},
+    optional={
+        "model": st.none() | some_text,
+        "top_k": st.integers(1, 1000),
+        "threshold": st.floats(0, 1),
+    },
+)
+
+VALID: dict[type[Request], SearchStrategy[Body]] = {
+    ChatRequest: chats,
+    SimpleChatRequest: simple_chats,
+    CompletionRequest: completions,
+    EmbeddingRequest: embeddings,
+    ClassifyRequest: pictures,
+    ClassifyBatchRequest: batches,
+}
+
+
+def places(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every value in `value` with the way to it, less what is in fields that take anything."""
+    yield path, value
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key not in FREE:
+                yield from places(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from places(inner, (*path, index))
+
+
+def changed(body: Any, path: Path, value: Any) -> Any:
+    """`body` with `value` at `path`."""
+    if not path:
+        return value
+    copy = dict(body) if isinstance(body, dict) else list(body)
+    inside = copy[path[0]] if isinstance(copy, list) or path[0] in copy else None
+    copy[path[0]] = changed(inside, path[1:], value)
+    return copy
+
+
+def spelled(path: Path) -> str:
+    """`path` as OpenAI writes it: `messages[0].content`."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return "".join(steps).removeprefix(".")

@@ -1,0 +1,27 @@
+"""Server-sent events, read strictly: what a browser would skip, a test should see."""
+
+from typing import Any
+
+import httpx2
+import orjson
+
+DONE = "[DONE]"
+
+
+def read_events(answer: httpx2.Response) -> list[Any]:
+    """The JSON of each event; the end of a good stream is `DONE`.
+
+    Source: WHATWG HTML, section 9.2.
+    """
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    *events, rest = answer.text.split("\n\n")
+    assert rest == "", "the last event is not finished"
+    data = [_data(event) for event in events if not event.startswith(":")]
+    return [DONE if item == DONE else orjson.loads(item) for item in data]
+
+
+def _data(event: str) -> str:
+    assert event.startswith("data: "), event
+    assert "\n" not in event, event
+    return event.removeprefix("data: ")
