@@ -19,8 +19,7 @@ from galley.routers.front_door import Endpoint
 from galley.schemas.errors import DetailReply, ErrorReply
 
 _ASSETS = Path(fastapi_offline.__file__).parent / "static"
-_TEXT = {"schema": {"type": "string"}}
-_STREAM = {"text/event-stream": _TEXT}
+_STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
 # ReDoc would fetch a logo from its makers, and a page of docs has nothing to ask elsewhere.
 _POLICY = {
     "content-security-policy": "default-src 'self' 'unsafe-inline'; img-src 'self' data:;"
@@ -75,7 +74,6 @@ def declared(endpoints: Iterable[Endpoint]) -> APIRouter:
             response_model=None if always else endpoint.reply,
             response_class=Response if always else JSONResponse,
             description=_description(endpoint),
-            summary=endpoint.handle.__name__.replace("_", " ").capitalize(),
             tags=[endpoint.name],
             dependencies=[Security(bearer)],
             responses=responses,
