@@ -93,7 +93,7 @@ def show(findings: Sequence[Finding]) -> None:
         table.add_row(
             row.what, f"{row.ours:.4g} {row.unit}", row.against, base, result, row.target, met
         )
-    Console(width=None if os.isatty(1) else 120).print(table)
+    Console(width=None if os.isatty(1) else 140).print(table)
 
 
 def keep(findings: Sequence[Finding], name: str) -> Path:

@@ -24,7 +24,7 @@ from galley.services.sources import fetch_all
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / ".cache" / "models"
 PHOTOS = sorted((ROOT / "tests" / "data" / "photos").glob("*.jpg"))
-PEERS_PYTHON = ROOT / ".cache" / "peers" / "bin" / "python"
+PEERS = ROOT / ".cache" / "peers"
 CHAT, EMBEDDINGS, CLASSIFY = EMBEDDED_MODELS
 LONGEST_START_S = 60.0
 
@@ -106,8 +106,11 @@ def peer(script: str, *arguments: str) -> Generator[Server]:
     """Run a peer's server from `benchmarks/peers` in the peers' own environment."""
     port = _free_port()
     path = ROOT / "benchmarks" / "peers" / script
-    command = [str(PEERS_PYTHON), str(path), "--port", str(port), *arguments]
-    with _process(command, os.environ) as (process, started):
+    command = [str(PEERS / "bin" / "python"), str(path), "--port", str(port), *arguments]
+    with (
+        (PEERS / f"{path.stem}.log").open("w") as log,
+        _process(command, os.environ, stdout=log, stderr=log) as (process, started),
+    ):
         server = Server(f"http://127.0.0.1:{port}", None, process, started)
         wait_for(server, "/health")
         yield server
@@ -115,7 +118,7 @@ def peer(script: str, *arguments: str) -> Generator[Server]:
 
 def has_peers() -> bool:
     """Whether `make bench-peers` was run."""
-    return PEERS_PYTHON.exists()
+    return PEERS.exists()
 
 
 def wait_for(server: Server, path: str) -> None:

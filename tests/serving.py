@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from galley.core.security import make_key
 from galley.core.settings import Settings
 from galley.db.keys import create_key
-from galley.db.session import open_database
+from galley.db.session import visit_database
 from galley.db.users import create_user
 from galley.main import create_app
 from galley.routers.protocol import make_protocol
@@ -64,8 +64,8 @@ class LiveServer:
     async def _add_user(self) -> str:
         key = make_key()
         async with (
-            open_database(self.settings.database_url.get_secret_value()) as database,
-            database.sessions.begin() as session,
+            visit_database(self.settings.database_url.get_secret_value()) as sessions,
+            sessions.begin() as session,
         ):
             user = await create_user(session, email=f"{key}@example.org", name="New")
             await create_key(session, user_id=user.id, name="first", key=key)
@@ -76,6 +76,7 @@ class LiveServer:
         end = time.monotonic() + LOADING_S
         while (health := self.client.get("/health")).json()["status"] != "ok":
             assert time.monotonic() < end, health.text
+            assert "loading" in health.json()["parts"].values(), health.text
             time.sleep(0.05)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from galley.core.settings import EMBEDDED_MODELS
 from tests.serving import LiveServer, make_settings, serving
 
 EMBED = {"model": "galley/embeddings", "input": "hello"}
@@ -64,3 +65,18 @@ def test_each_has_its_own_engine_and_database(servers: tuple[LiveServer, LiveSer
     assert one.database.path != two.database.path
     pids = {runtime.models.find("galley/chat").engine.pid for runtime in (one, two)}
     assert len(pids) == 2
+
+
+def test_closing_one_leaves_the_other_at_work(models_dir: Path, tmp_path: Path) -> None:
+    mini = {name: EMBEDDED_MODELS[name] for name in ("all-minilm-l6-v2",)}
+    one, two = (
+        make_settings(tmp_path / name, models_dir, models=mini, embedded_models=False)
+        for name in ("one", "two")
+    )
+
+    with serving(one) as first:
+        with serving(two) as second:
+            second.until_ready()
+        first.until_ready()
+
+        assert first.post("/v1/embeddings", **EMBED).status_code == 200

@@ -14,29 +14,51 @@ from galley.services.models import Model
 router = APIRouter()
 
 
-@router.get("/v1/models", tags=["models"], responses=refusals(openai, 401, 500))
+@router.get(
+    "/v1/models",
+    summary="List models",
+    tags=["models"],
+    responses=refusals(openai, 401, 500),
+)
 @router.get("/v1/model", tags=["models"], include_in_schema=False)
 async def list_models(caller: CallerDep, runtime: RuntimeDep) -> ModelList:
     """List the models, the default of each kind first."""
     return ModelList(data=[_reply(model) for model in runtime.models.all()])
 
 
-@router.get("/v1/models/{model:path}", tags=["models"], responses=refusals(openai, 401, 404, 500))
+@router.get(
+    "/v1/models/{model:path}",
+    summary="Describe a model",
+    tags=["models"],
+    responses=refusals(openai, 401, 404, 500),
+)
 async def retrieve_model(
-    model: Annotated[str, Path(examples=["galley/chat"])], caller: CallerDep, runtime: RuntimeDep
+    model: Annotated[str, Path(openapi_examples={"chat": {"value": "galley/chat"}})],
+    caller: CallerDep,
+    runtime: RuntimeDep,
 ) -> ModelReply:
     """Describe one model."""
     return _reply(runtime.models.find(model))
 
 
-@router.get("/v1/model/info", tags=["classify"], responses=refusals(native, 401, 500))
+@router.get(
+    "/v1/model/info",
+    summary="Describe the classifier",
+    tags=["classify"],
+    responses=refusals(native, 401, 500),
+)
 @router.get("/model/info", tags=["classify"], include_in_schema=False)
 async def model_info(caller: CallerDep, runtime: RuntimeDep) -> ModelInfo:
     """Describe the image classifier."""
     return runtime.images.info("galley/classify")
 
 
-@router.get("/v1/usage", tags=["account"], responses=refusals(native, 401, 500))
+@router.get(
+    "/v1/usage",
+    summary="Sum up your usage",
+    tags=["account"],
+    responses=refusals(native, 401, 500),
+)
 @router.get("/usage", tags=["account"], include_in_schema=False)
 async def usage(caller: CallerDep, runtime: RuntimeDep) -> UsageSummary:
     """Sum up the caller's own requests."""

@@ -88,7 +88,7 @@ ENDPOINTS = (
         handle=create_chat_completion,
         request=ChatRequest,
         reply=ChatCompletion,
-        example={"model": "galley/chat", "messages": _MESSAGES},
+        example={"model": "galley/chat", "messages": _MESSAGES, "max_completion_tokens": 64},
     ),
     Endpoint(
         name="completions",
@@ -106,7 +106,7 @@ ENDPOINTS = (
         handle=chat,
         request=SimpleChatRequest,
         reply=SimpleChatReply,
-        example={"messages": _MESSAGES, "temperature": 0.7},
+        example={"messages": _MESSAGES, "temperature": 0.7, "max_tokens": 64},
     ),
     Endpoint(
         name="chat",
@@ -115,6 +115,6 @@ ENDPOINTS = (
         handle=stream_chat,
         request=SimpleChatRequest,
         reply=SimpleChatReply,
-        example={"messages": _MESSAGES, "temperature": 0.7},
+        example={"messages": _MESSAGES, "temperature": 0.7, "max_tokens": 64},
     ),
 )

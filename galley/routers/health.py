@@ -25,13 +25,13 @@ async def index(request: Request) -> dict[str, str]:
     }
 
 
-@router.get("/health/live")
+@router.get("/health/live", summary="Liveness")
 async def live() -> Health:
     """Answer 200 as long as the process does."""
     return Health(status="ok", version=__version__, parts={})
 
 
-@router.get("/health")
+@router.get("/health", summary="Health of every part")
 async def health(runtime: RuntimeDep) -> Health:
     """Say of every part how it is; 200 also while models are loading."""
     parts = await runtime.health()
@@ -41,6 +41,7 @@ async def health(runtime: RuntimeDep) -> Health:
 
 @router.get(
     "/health/ready",
+    summary="Readiness",
     response_model=Health,
     responses={503: {"model": Health, "description": "A part is not ready."}},
 )
@@ -50,7 +51,7 @@ async def ready(runtime: RuntimeDep) -> Response:
     return JSONResponse(found.json_object(), 200 if found.status == "ok" else 503)
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
 async def metrics(runtime: RuntimeDep) -> Response:
     """Everything that is counted, in Prometheus' text format."""
     return Response(runtime.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -74,6 +74,7 @@ def declared(endpoints: Iterable[Endpoint]) -> APIRouter:
             response_model=None if always else endpoint.reply,
             response_class=Response if always else JSONResponse,
             description=_description(endpoint),
+            summary=endpoint.handle.__name__.replace("_", " ").capitalize(),
             tags=[endpoint.name],
             dependencies=[Security(bearer)],
             responses=responses,
@@ -101,8 +102,8 @@ def _multipart() -> dict[str, Any]:
     """Describe the form that version 2 of classify takes beside JSON."""
     file = {"type": "string", "format": "binary"}
     properties = {
-        "images": {"type": "array", "items": file, "maxItems": 32},
-        "model": {"type": "string"},
+        "images": {"type": "array", "items": file, "minItems": 1, "maxItems": 32},
+        "model": {"type": "string", "default": "galley/classify"},
         "top_k": {"type": "integer", "default": 5},
         "threshold": {"type": "number", "default": 0.0},
     }
@@ -125,9 +126,8 @@ def correct_document(app: FastAPI) -> None:
     def openapi_document() -> dict[str, Any]:
         document = made()
         for path, operations in document["paths"].items():
-            for operation in operations.values():
-                operation["summary"] = operation["summary"].capitalize()
-                if dialect_of(path) is openai:
+            if dialect_of(path) is openai:
+                for operation in operations.values():
                     operation["responses"].pop("422", None)
         for unused in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(unused, None)
@@ -148,7 +148,11 @@ def add_pages(app: FastAPI) -> None:
             swagger_js_url="/docs/assets/swagger-ui-bundle.js",
             swagger_css_url="/docs/assets/swagger-ui.css",
             swagger_favicon_url="/docs/assets/favicon.png",
-            swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
+            swagger_ui_parameters={
+                "persistAuthorization": True,
+                "tryItOutEnabled": True,
+                "defaultModelsExpandDepth": 0,
+            },
         )
         page.headers.update(_POLICY)
         return page

@@ -89,7 +89,8 @@ def _check(body: bytes) -> None:
         parts = sum(map(body.count, (b"[", b"{", b":")))
         if parts > MOST_PARTS or body.count(b",") > MOST_ITEMS:
             raise ValueError("it has too many parts")
-    json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
+    # Long integers are left to pydantic, whose words for them are plainer.
+    json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_no_constant, parse_int=float)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def refuse(details: list[ErrorDetails], dialect: Dialect) -> NoReturn:
         ]
         raise UnprocessableError("The request does not fit its schema.", details=listed)
     # Of a union, one member is of the right type, and what it says is what is wrong.
-    first = next((d for d in details if not d["type"].endswith("_type")), details[0])
+    first = next((d for d in details if not _is_of_another_type(d)), details[0])
     param = _param_of(first)
     words = _OPENAI_WORDS.get(first["type"], "Invalid value for '{param}': {msg}.")
     if not param and first["type"] != "json_invalid":
@@ -124,6 +125,11 @@ def refuse(details: list[ErrorDetails], dialect: Dialect) -> NoReturn:
     raise BadRequestError(
         words.format(param=param, msg=msg), code="invalid_request", param=param or None
     )
+
+
+def _is_of_another_type(detail: ErrorDetails) -> bool:
+    literal = detail["type"] == "literal_error" and str(detail["loc"][-1]).startswith("literal[")
+    return literal or detail["type"].endswith("_type")
 
 
 def _param_of(detail: ErrorDetails) -> str:

@@ -199,9 +199,8 @@ class _WatchedProtocol(HttpToolsProtocol):
         """Answer `status`, if nothing else is on its way to the client, and hang up."""
         if self.transport.is_closing():
             return
-        level = (
-            logging.WARNING if status == 503 else logging.INFO
-        )  # an operator can cure the former
+        # A full server is the operator's business, bad clients are not.
+        level = logging.WARNING if status == 503 else logging.INFO
         self.logger.log(level, "Refused a connection: %d %s", status, message)
         if self._may_answer():
             self.transport.write(self._refusal(status, message))

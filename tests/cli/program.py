@@ -43,6 +43,7 @@ class Serving:
     env: dict[str, str]
     output: Path
     errors: Path
+    patience_s: float = START_S
     base_url: str = ""
 
     @property
@@ -52,7 +53,7 @@ class Serving:
 
     def until(self, words: str) -> str:
         """Wait until it has printed `words`, and return all that it has."""
-        end = time.monotonic() + START_S
+        end = time.monotonic() + self.patience_s
         while words not in self.said:
             assert self.process.poll() is None, self.errors.read_text()
             assert time.monotonic() < end, self.said
@@ -66,13 +67,19 @@ class Serving:
 
 
 @contextmanager
-def serve(*words: str, env: dict[str, str], folder: Path) -> Generator[Serving]:
+def serve(
+    *words: str,
+    env: dict[str, str],
+    folder: Path,
+    program: str = PROGRAM,
+    patience_s: float = START_S,
+) -> Generator[Serving]:
     """Run `galley serve` on a free port until the block ends; what it prints goes to `folder`."""
     output, errors = folder / "serve.out", folder / "serve.err"
     with output.open("wb") as out, errors.open("wb") as err:
-        command = [PROGRAM, "serve", "--port", "0", *words]
+        command = [program, "serve", "--port", "0", *words]
         process = subprocess.Popen(command, env=env, stdout=out, stderr=err)
-    serving = Serving(process, env, output, errors)
+    serving = Serving(process, env, output, errors, patience_s)
     try:
         banner = serving.until("Metrics")
         found = re.search(r"API +(http://\S+)", banner)

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Request, expect, sync_playwright
 
 from tests.serving import LiveServer
 
@@ -44,15 +44,17 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, live_server: LiveServer) -> Iterator[Page]:
     """A page that has asked only the server, and complained of nothing, once the test is over."""
     base_url = live_server.url.replace("127.0.0.1", "galley.test")
-    asked: list[str] = []
+    asked: list[Request] = []
     thrown: list[str] = []
     with browser.new_context(base_url=base_url, viewport={"width": 1280, "height": 1000}) as tab:
         page = tab.new_page()
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("request", lambda request: asked.append(request))
         page.on("pageerror", lambda error: thrown.append(str(error)))
         yield page
     ours = urlsplit(base_url).netloc
-    assert [url for url in asked if urlsplit(url).netloc not in {ours, ""}] == []
+    foreign = [asking for asking in asked if urlsplit(asking.url).netloc not in {ours, ""}]
+    # What the page's own policy forbids does not leave the browser.
+    assert [asking.url for asking in foreign if asking.failure != "csp"] == []
     assert thrown == []
 
 
@@ -98,17 +100,14 @@ def test_every_operation_can_be_tried_out_with_its_example(
     assert "[DONE]" in answers["stream_chat"]
     assert "embedding" in answers["create_embedding"]
     assert "predictions" in answers["classify"]
-    assert "galley/chat" in answers["retrieve_model"]
+    assert "owned_by" in answers["retrieve_model"]
 
 
 def test_files_can_be_sent_as_a_form(page: Page, live_server: LiveServer) -> None:
     page.goto("/docs")
     authorize(page, live_server.key)
     operation = opened(page, "classify_batch")
-    operation.locator(".body-param-content-type select, .opblock-section-request-body select").first.select_option(
-        "multipart/form-data"
-    )
-    operation.get_by_role("button", name="Add string item").first.click()
+    operation.get_by_label("Request content type").select_option("multipart/form-data")
     operation.locator("input[type=file]").set_input_files(PHOTO)
 
     answer = try_out(operation)

