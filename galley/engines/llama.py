@@ -118,10 +118,14 @@ class LlamaEngine:
         if isinstance(request, ChatRequest):
             path, body = "/v1/chat/completions", self._chat_body(child, request, choice)
             tools = [] if child.has_tools else tool_prompt.offered(request)
+            others, most = "top_logprobs", request.top_logprobs or 0
         else:
             path, body = "/v1/completions", completion_body(request, choice)
+            others, most = "logprobs", request.logprobs or 0
         body["return_progress"] = True
-        pieces = _pieces(child.http, path, body, choice)
+        if "logprobs" in body:  # asked for no others, llama.cpp gives no logprobs at all
+            body[others] = max(1, most)
+        pieces = _pieces(child.http, path, body, choice, most)
         if tools:
             pieces = tool_prompt.read_calls(pieces, tools, f"call_{uuid4().hex}")
         async with aclosing(pieces):
@@ -197,11 +201,13 @@ class LlamaEngine:
 
 
 async def _pieces(
-    http: OpenAIHttpEngine, path: str, body: dict[str, Any], choice: int
+    http: OpenAIHttpEngine, path: str, body: dict[str, Any], choice: int, most_others: int
 ) -> AsyncGenerator[Delta]:
     async with aclosing(http.events(path, body)) as events:
         async for event in events:
             for delta in deltas(event, choice):
+                for token in delta.logprobs or ():
+                    del token["top_logprobs"][most_others:]
                 yield delta
 
 

@@ -6,6 +6,7 @@ request says so, and left to the model with `tool_choice: "auto"`.
 
 import json
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -106,20 +107,20 @@ async def read_calls(
     """
     held: list[Delta] = []
     deciding = True
-    async for piece in pieces:
-        if not deciding:
-            yield piece
-            continue
-        held.append(piece)
-        text = "".join(d.text for d in held).lstrip()
-        if piece.finish_reason is not None:
-            for delta in _as_call(held, text, tools, call_id):
-                yield delta
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if not deciding:
+                yield piece
+                continue
+            held.append(piece)
+            text = "".join(d.text for d in held).lstrip()
+            if piece.finish_reason is not None:
+                held = _as_call(held, text, tools, call_id)
+            elif not text or text.startswith("{"):
+                continue
             deciding = False
-        elif text and not text.startswith("{"):
             for delta in held:
                 yield delta
-            deciding = False
 
 
 def _as_call(held: list[Delta], text: str, tools: list[Tool], call_id: str) -> list[Delta]:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -102,25 +103,27 @@ async def _uploads(
             yield call.body[start : start + _PIECE]
             await asyncio.sleep(0)
 
-    headers = Headers({"content-type": call.header(b"content-type")})
+    # Not with the client's charset: some of Python's codecs take hours for a megabyte.
+    _, options = parse_options_header(call.header(b"content-type"))
+    boundary = options.get(b"boundary", b"").decode("latin-1")
+    headers = Headers({"content-type": f'multipart/form-data; boundary="{boundary}"'})
     parser = MultiPartParser(headers, body(), max_files=MAX_IMAGES, max_fields=8)  # pyright: ignore[reportArgumentType] - it only iterates
-    try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError) as error:
-        reason = getattr(error, "message", "the form has no boundary")
-        raise BadRequestError(f"Invalid form: {reason}", code="invalid_form") from error
     names: list[str | None] = []
     pictures: list[bytes | BadRequestError] = []
     fields: dict[str, Any] = {}
     try:
+        form = await parser.parse()
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 names.append(value.filename)
                 pictures.append(await value.read())
             else:
                 fields[name] = value
+    except MultiPartException as error:
+        raise BadRequestError(f"Invalid form: {error.message}", code="invalid_form") from error
     finally:
-        await form.close()
+        for file in parser._files_to_close_on_error:  # pyright: ignore[reportPrivateUsage] - the form lacks a part without end
+            file.close()
     if not pictures:
         missing = {"type": "missing", "loc": ("images",), "msg": "Field required"}
         refuse([missing], native)  # pyright: ignore[reportArgumentType] - it has no input to show

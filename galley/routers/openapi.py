@@ -129,8 +129,12 @@ def correct_document(app: FastAPI) -> None:
             if dialect_of(path) is openai:
                 for operation in operations.values():
                     operation["responses"].pop("422", None)
+        schemas = document["components"]["schemas"]
         for unused in ("HTTPValidationError", "ValidationError"):
-            document["components"]["schemas"].pop(unused, None)
+            schemas.pop(unused, None)
+        for schema in schemas.values():
+            if schema.get("additionalProperties") is True:  # as without it, but clutters examples
+                del schema["additionalProperties"]
         return document
 
     app.openapi = openapi_document

@@ -256,7 +256,9 @@ class SimpleChatRequest(Request):
     messages: list[Message] = Field(min_length=1, max_length=2048)
     model: ModelName = "galley/chat"
     temperature: float | None = Field(default=None, ge=0, le=2)
-    max_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
+    max_tokens: int = Field(
+        default=512, ge=1, le=MAX_TOKENS, description="Longest answer, in tokens."
+    )
 
     def as_chat(self, *, stream: bool) -> ChatRequest:
         """The same conversation on the main road."""

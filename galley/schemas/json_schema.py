@@ -55,7 +55,11 @@ def _check_size(schema: dict[str, Any]) -> None:
     try:
         size = len(orjson.dumps(schema))
     except orjson.JSONEncodeError as error:
-        raise ValueError("the schema has a number of more than 64 bits") from error
+        deep = "Recursion" in str(error)
+        fault = (
+            f"is nested deeper than {MAX_DEPTH}" if deep else "has a number of more than 64 bits"
+        )
+        raise ValueError(f"the schema {fault}") from error
     if size > MAX_BYTES:
         raise ValueError(f"the schema is larger than {MAX_BYTES} bytes")
 

@@ -54,9 +54,9 @@ def test_the_first_start_fetches_the_models_and_answers(
         shown = re.search(r"API key +(gk_\w{38})", serving.until("Ready after"))
         assert shown
         with Client(serving.base_url, shown[1]) as client:
-            answer = client.ask("What is FastAPI?", max_tokens=16)
+            answer = client.chat("What is FastAPI?", max_tokens=16)
             vectors = client.embed(["hello"])
 
-    assert answer
+    assert answer.choices[0].message.content
     assert len(vectors[0]) == 384
     assert list((tmp_path / "home").rglob("*.gguf"))

@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -19,8 +19,11 @@ from tests.cli.program import PROGRAM, Serving, environment
 IP = shutil.which("ip", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") or "ip"
 PORT = 8000
 FORBIDDEN = (
-    "Operation not permitted", "Permission denied", "Operation not supported", "Unknown device type",
-)  # fmt: skip
+    "Operation not permitted",
+    "Permission denied",
+    "Operation not supported",
+    "Unknown device type",
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def hosts() -> Iterator[tuple[Host, Host]]:
 
 
 @contextmanager
-def serving_on(host: Host, folder: Path, models_dir: Path, key: str) -> Iterator[None]:
+def serving_on(host: Host, folder: Path, models_dir: Path, key: str) -> Generator[None]:
     """Run `galley serve` on `host`, its models loaded, until the block ends."""
     env = environment(folder, models_dir=models_dir, bootstrap_key=key, host="0.0.0.0", port=PORT)  # noqa: S104 - the whole of a network of two
     output, errors = folder / "serve.out", folder / "serve.err"

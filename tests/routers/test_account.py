@@ -56,7 +56,9 @@ def test_a_model_that_is_not_there_is_a_404_in_openais_words(live_server: LiveSe
     assert "gpt-99" in error["message"]
 
 
-def test_usage_counts_exactly_what_was_done(someone: httpx2.Client) -> None:
+def test_usage_counts_exactly_what_was_done(
+    live_server: LiveServer, someone: httpx2.Client
+) -> None:
     chat = {"model": "galley/chat", "messages": [{"role": "user", "content": "Hi"}]}
     answers = [
         someone.post("/v1/embeddings", json={"model": "galley/embeddings", "input": ["a", "b c"]}),
@@ -67,6 +69,7 @@ def test_usage_counts_exactly_what_was_done(someone: httpx2.Client) -> None:
     ]
     refused = someone.post("/v1/embeddings", json={"model": "no-such-model", "input": "a"})
     stranger = someone.post("/v1/embeddings", headers={"authorization": "Bearer gk_wrong"})
+    live_server.row(refused)  # nobody waits for a refusal to be written
 
     usage = someone.get("/v1/usage").json()
 

@@ -213,6 +213,34 @@ def test_heavy_input_does_not_hold_up_others(live_server: LiveServer, path: str)
     assert pulse.longest_s < LONGEST_SILENCE_S
 
 
+FORM = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
+FIELD = b'--x\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n1\r\n'
+HEAVY_PICTURES = {
+    "ten million objects": (b'{"images": [' + b"{}," * 10_000_000 + b"{}]}", "application/json"),
+    "40 MB of base64": (b'{"image": "' + b"A" * 40_000_000 + b'"}', "application/json"),
+    "a form of line breaks": (FORM + b"\r\n-" * 10_000_000, "multipart/form-data; boundary=x"),
+    "half a million fields": (FIELD * 500_000, "multipart/form-data; boundary=x"),
+    "a field in Punycode": (
+        FIELD.replace(b"1", b"-" + b"a" * 1_000_000) + b"--x--\r\n",
+        "multipart/form-data; boundary=x; charset=punycode",
+    ),
+}
+
+
+def test_heavy_pictures_do_not_hold_up_others(live_server: LiveServer) -> None:
+    with pinging(live_server) as pulse:
+        for name, (body, kind) in HEAVY_PICTURES.items():
+            headers = {"content-type": kind}
+            answer = live_server.client.post("/v2/classify", content=body, headers=headers)
+
+            refused = answer.status_code in {400, 422}
+            assert refused or answer.json()["results"][0]["error"], name
+            assert len(answer.content) < 4_000
+
+    assert pulse.beats
+    assert pulse.longest_s < LONGEST_SILENCE_S
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize(("path", "limit"), [("/v1/chat/completions", 10), ("/v2/classify", 64)])
 def test_a_body_over_the_limit_is_a_413(

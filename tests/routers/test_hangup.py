@@ -157,7 +157,7 @@ def test_a_full_queue_is_a_503_that_says_when_to_come_back(
 def test_an_answer_that_takes_too_long_is_a_504_and_frees_its_slot(
     models_dir: Path, tmp_path: Path
 ) -> None:
-    settings = make_settings(tmp_path, models_dir, request_timeout=1.0)
+    settings = make_settings(tmp_path, models_dir, request_timeout=3.0)
     with serving(settings) as server:
         server.until_ready()
 

@@ -113,3 +113,8 @@ def test_every_body_has_an_example(operations: list[Operation]) -> None:
             body = said["requestBody"]["content"]["application/json"]
 
             assert [example["value"] for example in body["examples"].values()], path
+
+
+def test_examples_of_answers_show_no_fields_that_are_not_there(document: dict[str, Any]) -> None:
+    for name, schema in document["components"]["schemas"].items():
+        assert schema.get("additionalProperties") is not True, name

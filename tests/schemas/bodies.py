@@ -121,6 +121,13 @@ _logprobs = st.one_of(
     fields({"logprobs": st.booleans()}),
     fields({"top_logprobs": st.integers(0, 20)}, logprobs=st.just(value=True)),
 )
+
+
+def _choice_of(tool: Body) -> Body:
+    named = {"name": tool["function"]["name"]}
+    return {"tools": [tool], "tool_choice": {"type": "function", "function": named}}
+
+
 _tooling = st.one_of(
     fields({"tool_choice": st.sampled_from(["none", "auto"])}),
     fields(
@@ -128,12 +135,7 @@ _tooling = st.one_of(
         tools=st.lists(_tools, min_size=1, max_size=2),
         tool_choice=st.sampled_from(["none", "auto", "required"]),
     ),
-    _tools.map(
-        lambda tool: {
-            "tools": [tool],
-            "tool_choice": {"type": "function", "function": {"name": tool["function"]["name"]}},
-        }
-    ),
+    _tools.map(_choice_of),
 )
 _inert = dict.fromkeys(sorted(ChatRequest.inert - {"modalities"}), json_values)
 _tokens = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=4)
@@ -220,10 +222,10 @@ def changed(body: Any, path: Path, value: Any) -> Any:
     """`body` with `value` at `path`."""
     if not path:
         return value
-    copy = dict(body) if isinstance(body, dict) else list(body)
-    inside = copy[path[0]] if isinstance(copy, list) or path[0] in copy else None
-    copy[path[0]] = changed(inside, path[1:], value)
-    return copy
+    here, *further = path
+    if isinstance(here, int):
+        return [*body[:here], changed(body[here], tuple(further), value), *body[here + 1 :]]
+    return body | {here: changed(body.get(here), tuple(further), value)}
 
 
 def spelled(path: Path) -> str:

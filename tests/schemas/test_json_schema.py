@@ -38,7 +38,7 @@ schemas = st.dictionaries(
 
 def nested(depth: int, keyword: str = "items") -> dict[str, Any]:
     """A schema of `depth` objects, one inside the other."""
-    schema: dict[str, Any] = {"type": "string"}
+    schema: dict[str, Any] = {}
     for _ in range(depth - 1):
         schema = {keyword: schema}
     return schema
@@ -51,8 +51,9 @@ def wide(names: int) -> dict[str, Any]:
 
 def doubling(levels: int) -> dict[str, Any]:
     """References that each stand for two of the next: 2 ** `levels` ways to begin."""
-    definitions = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(levels)}
-    definitions[f"d{levels}"] = {"const": 1}
+    definitions: dict[str, Any] = {f"d{levels}": {"const": 1}}
+    for i in range(levels):
+        definitions[f"d{i}"] = {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2}
     return {"$ref": "#/$defs/d0", "$defs": definitions}
 
 

@@ -1,0 +1,77 @@
+"""Every operation of the document, with requests made from its own schemas, good and bad."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from schemathesis import Case
+from schemathesis.checks import load_all_checks, response_schema_conformance
+
+from galley.main import create_app
+from tests.serving import LiveServer, make_settings
+
+load_all_checks()
+HERE = Path(__file__).parent
+DOCUMENT = create_app(make_settings(HERE, HERE)).openapi()
+ANSWER = 4  # tokens
+MODELS = {"/v1/embeddings": "galley/embeddings", "/v2/classify": "galley/classify"}
+CHECKS = {
+    "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "503", "504"]},
+    # A schema cannot say which fields go together, nor that a text has to be a picture.
+    "positive_data_acceptance": {"enabled": False},
+}
+
+
+def described(examples: int) -> Any:
+    """The API as its document has it; `examples` requests per operation are made at random.
+
+    The document's own examples, and each bound and type just off the mark, come on top.
+    """
+    generation = {"max-examples": examples, "deterministic": True, "database": "none"}
+    settings = {"seed": 1, "checks": CHECKS, "generation": generation}
+    config = schemathesis.Config.from_dict(settings)
+    return schemathesis.openapi.from_dict(DOCUMENT, config=config)
+
+
+def make_affordable(case: Case) -> None:
+    """Have a valid request ask for few tokens, of a model that is there."""
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    if not isinstance(case.body, dict):
+        return
+    if "model" in case.body:
+        case.body["model"] = MODELS.get(case.path, "galley/chat")
+    if "messages" in case.body or "prompt" in case.body:
+        case.body["max_tokens"] = ANSWER
+    if "max_completion_tokens" in case.body:
+        case.body["max_completion_tokens"] = ANSWER
+
+
+def hold_to_the_document(case: Case, server: LiveServer) -> None:
+    make_affordable(case)
+    # Spelled as schemathesis does, which takes it away to see whether it was needed.
+    headers = {"Authorization": f"Bearer {server.key}"}
+
+    answer = case.call(server.url, headers=headers)
+
+    streams = answer.headers.get("content-type", [""])[0].startswith("text/event-stream")
+    case.validate_response(
+        answer,
+        # It holds every single event to the schema, which is that of the whole stream.
+        excluded_checks=[response_schema_conformance] if streams else [],
+        headers=headers,
+        transport_kwargs={"base_url": server.url, "headers": headers},
+    )
+    assert not streams or answer.content.endswith(b"data: [DONE]\n\n")
+
+
+@described(examples=12).parametrize()
+def test_an_operation_keeps_to_its_document(case: Case, live_server: LiveServer) -> None:
+    hold_to_the_document(case, live_server)
+
+
+@pytest.mark.slow
+@described(examples=500).parametrize()
+def test_an_operation_keeps_to_its_document_for_long(case: Case, live_server: LiveServer) -> None:
+    hold_to_the_document(case, live_server)
