@@ -34,7 +34,7 @@ def described(examples: int) -> Any:
     return schemathesis.openapi.from_dict(DOCUMENT, config=config)
 
 
-def make_affordable(case: Case) -> None:
+def make_affordable(case: Case[Any]) -> None:
     """Have a valid request ask for few tokens, of a model that is there."""
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
@@ -48,7 +48,7 @@ def make_affordable(case: Case) -> None:
         case.body["max_completion_tokens"] = ANSWER
 
 
-def hold_to_the_document(case: Case, server: LiveServer) -> None:
+def hold_to_the_document(case: Case[Any], server: LiveServer) -> None:
     make_affordable(case)
     # Spelled as schemathesis does, which takes it away to see whether it was needed.
     headers = {"Authorization": f"Bearer {server.key}"}
@@ -63,15 +63,18 @@ def hold_to_the_document(case: Case, server: LiveServer) -> None:
         headers=headers,
         transport_kwargs={"base_url": server.url, "headers": headers},
     )
-    assert not streams or answer.content.endswith(b"data: [DONE]\n\n")
+    if streams and not answer.stream_cut_short:  # it hangs up after 20 events
+        assert answer.content.endswith(b"data: [DONE]\n\n")
 
 
 @described(examples=12).parametrize()
-def test_an_operation_keeps_to_its_document(case: Case, live_server: LiveServer) -> None:
+def test_an_operation_keeps_to_its_document(case: Case[Any], live_server: LiveServer) -> None:
     hold_to_the_document(case, live_server)
 
 
 @pytest.mark.slow
 @described(examples=500).parametrize()
-def test_an_operation_keeps_to_its_document_for_long(case: Case, live_server: LiveServer) -> None:
+def test_an_operation_keeps_to_its_document_for_long(
+    case: Case[Any], live_server: LiveServer
+) -> None:
     hold_to_the_document(case, live_server)
