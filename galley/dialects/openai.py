@@ -4,6 +4,7 @@ Frames are written by hand around the few values that change: a stream has one p
 """
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,9 @@ class ChatFrames:
 
     def frame(self, delta: Delta) -> bytes:
         """Write what `delta` brought; empty when that is nothing."""
+        if delta.text and delta.tool_calls:
+            text = replace(delta, tool_calls=[], finish_reason=None)
+            return self.frame(text) + self.frame(replace(delta, text=""))
         first = b""
         if not (delta.text or delta.tool_calls or delta.logprobs or delta.finish_reason):
             return first

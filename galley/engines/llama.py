@@ -17,8 +17,8 @@ import structlog
 from galley.core.errors import BadRequestError, OverloadedError
 from galley.core.settings import ModelSettings
 from galley.engines import tool_prompt
-from galley.engines.llama_child import EngineStartError, LlamaChild
-from galley.engines.openai_http import OpenAIHttpEngine, chat_body, completion_body, deltas
+from galley.engines.llama_child import LlamaChild
+from galley.engines.openai_http import chat_body, completion_body
 from galley.engines.threads import thread_count
 from galley.schemas.chat import ChatRequest, ImagePart, Message
 from galley.schemas.completions import CompletionRequest
@@ -92,7 +92,7 @@ class LlamaEngine:
         if isinstance(request, ChatRequest):
             _refuse_images(request)
             size = sum(map(_size, request.messages))
-            size += len(orjson.dumps([t.model_dump() for t in request.tools or ()]))
+            size += len(orjson.dumps([t.model_dump() for t in request.functions]))
             extra = TEMPLATE_TOKENS + MESSAGE_TOKENS * len(request.messages)
         else:
             size = max(len(p.encode()) if isinstance(p, str) else len(p) for p in request.prompts)
@@ -125,7 +125,7 @@ class LlamaEngine:
         body["return_progress"] = True
         if "logprobs" in body:  # asked for no others, llama.cpp gives no logprobs at all
             body[others] = max(1, most)
-        pieces = _pieces(child.http, path, body, choice, most)
+        pieces = _pieces(child.http.answer(path, body, choice), most)
         if tools:
             pieces = tool_prompt.read_calls(pieces, tools, f"call_{uuid4().hex}")
         async with aclosing(pieces):
@@ -196,19 +196,16 @@ class LlamaEngine:
             pause = min(pause * 2, LONGEST_PAUSE)
             try:
                 self._child = await self._spawn()
-            except (EngineStartError, OverloadedError, OSError) as error:
+            except Exception as error:  # whatever went wrong, there is a next time
                 log.error("engine_start_failed", model=self._name, error=str(error))
 
 
-async def _pieces(
-    http: OpenAIHttpEngine, path: str, body: dict[str, Any], choice: int, most_others: int
-) -> AsyncGenerator[Delta]:
-    async with aclosing(http.events(path, body)) as events:
-        async for event in events:
-            for delta in deltas(event, choice):
-                for token in delta.logprobs or ():
-                    del token["top_logprobs"][most_others:]
-                yield delta
+async def _pieces(answer: AsyncGenerator[Delta], most_others: int) -> AsyncGenerator[Delta]:
+    async with aclosing(answer):
+        async for delta in answer:
+            for token in delta.logprobs or ():
+                del token["top_logprobs"][most_others:]
+            yield delta
 
 
 def _size(message: Message) -> int:

@@ -75,6 +75,8 @@ class LlamaChild:
         drained = asyncio.create_task(_drain(process, output))
         line = await process.stdout.readline()
         if not line.startswith(b"{"):
+            if process.returncode is None:
+                process.kill()
             await process.wait()
             await drained
             raise EngineStartError(wanted["name"], process.returncode, output)
@@ -112,5 +114,5 @@ class LlamaChild:
 
 async def _drain(process: asyncio.subprocess.Process, output: deque[str]) -> None:
     assert process.stderr is not None  # noqa: S101 - a pipe was asked for
-    async for line in process.stderr:
-        output.append(line.decode(errors="replace").rstrip())
+    while part := await process.stderr.read(65_536):  # by line, a long one would be an error
+        output.extend(part.decode(errors="replace").splitlines())

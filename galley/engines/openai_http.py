@@ -9,12 +9,16 @@ from typing import Any
 
 import aiohttp
 import orjson
+import structlog
 
 from galley.core.errors import BadRequestError, EngineError, OverloadedError
-from galley.schemas.chat import ChatRequest, NamedTool
+from galley.schemas.chat import ChatRequest, Message, NamedTool
 from galley.schemas.completions import CompletionRequest
 from galley.schemas.delta import Delta, ToolCall, Usage
 
+log = structlog.get_logger(__name__)
+
+_DONE: dict[str, Any] = {}  # what `[DONE]` is read as
 _FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter"})
 _SAMPLING = (
     "temperature", "top_p", "frequency_penalty", "presence_penalty", "logit_bias",
@@ -55,10 +59,25 @@ class OpenAIHttpEngine:
         body = chat_body(request, choice) if chat else completion_body(request, choice)
         body["model"] = self._model
         path = "/chat/completions" if chat else "/completions"
+        async with aclosing(self.answer(path, body, choice)) as answer:
+            async for delta in answer:
+                yield delta
+
+    async def answer(self, path: str, body: dict[str, Any], choice: int) -> AsyncGenerator[Delta]:
+        """Send `body` and yield the pieces of answer `choice`.
+
+        Raises:
+            OverloadedError: the stream ended before the answer did; else as `events`.
+        """
+        finished = False
         async with aclosing(self.events(path, body)) as events:
             async for event in events:
+                finished = finished or event is _DONE
                 for delta in deltas(event, choice):
+                    finished = finished or delta.finish_reason is not None
                     yield delta
+        if not finished:
+            raise _broken_off()
 
     async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """Send `body` and yield the JSON of each server-sent event.
@@ -75,16 +94,12 @@ class OpenAIHttpEngine:
                     raise _refusal(response.status, await response.read())
                 async for event in _events(response.content):
                     if failure := event.get("error"):
-                        raise EngineError(_message(failure), code="engine_error")
+                        raise _failure(str(failure))
                     yield event
             finally:
                 response.close()
         except (aiohttp.ClientError, OSError) as error:
-            raise OverloadedError(
-                "The model's server broke off the connection. Try again.",
-                code="engine_unavailable",
-                retry_after=1,
-            ) from error
+            raise _broken_off() from error
 
     async def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Post `body` (or get, without one) and return the answer's JSON.
@@ -121,24 +136,28 @@ class OpenAIHttpEngine:
 def chat_body(request: ChatRequest, choice: int) -> dict[str, Any]:
     """Write a chat request for one answer, streamed, with its usage."""
     body = _body(request, choice)
-    body["messages"] = [
-        message.model_dump(exclude_none=True, exclude=set(message.inert))
-        for message in request.messages
-    ]
+    body["messages"] = [_message_body(message) for message in request.messages]
     if request.logprobs:
         body["logprobs"], body["top_logprobs"] = True, request.top_logprobs or 0
     if request.response_format is not None:
         body["response_format"] = request.response_format.model_dump(
             by_alias=True, exclude_none=True
         )
-    if request.tools:
-        body["tools"] = [tool.model_dump(exclude_none=True) for tool in request.tools]
+    if request.functions:
+        body["tools"] = [tool.model_dump(exclude_none=True) for tool in request.functions]
         if isinstance(request.tool_choice, NamedTool):
             body["tool_choice"] = request.tool_choice.model_dump()
         elif request.tool_choice is not None:
             body["tool_choice"] = request.tool_choice
         if request.parallel_tool_calls is not None:
             body["parallel_tool_calls"] = request.parallel_tool_calls
+    return body
+
+
+def _message_body(message: Message) -> dict[str, Any]:
+    body = message.model_dump(exclude_none=True)
+    if not (message.content or message.tool_calls):
+        body["content"] = message.text
     return body
 
 
@@ -221,34 +240,50 @@ def _progress(found: dict[str, int] | None) -> Usage | None:
 
 
 async def _events(content: aiohttp.StreamReader) -> AsyncGenerator[dict[str, Any]]:
+    """Read the data lines of a stream. Source: WHATWG HTML, section 9.2."""
     rest = b""
     async for part in content.iter_any():
-        *events, rest = (rest + part).split(b"\n\n")
-        for event in events:
-            if event.startswith(b"data: ") and event != b"data: [DONE]":
-                yield _read_event(event[6:])
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                data = line[5:].strip()
+                yield _DONE if data == b"[DONE]" else _read_event(data)
 
 
 def _read_event(data: bytes) -> dict[str, Any]:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise EngineError("The model's server sent no JSON.", code="engine_error") from error
+        raise _failure("it sent no JSON") from error
+
+
+def _broken_off() -> OverloadedError:
+    return OverloadedError(
+        "The model's server broke off the connection. Try again.",
+        code="engine_unavailable",
+        retry_after=1,
+    )
+
+
+def _failure(said: str) -> EngineError:
+    """Keep what another server says of its own troubles in the log: it may name its secrets."""
+    log.error("engine_failed", said=said[:1000])
+    return EngineError("The model's server failed.", code="engine_error")
 
 
 def _refusal(status: int, answer: bytes) -> BadRequestError | EngineError | OverloadedError:
-    try:
-        message = _message(orjson.loads(answer).get("error"))
-    except (orjson.JSONDecodeError, AttributeError):
-        message = f"The model's server answered {status}."
     if status in (400, 413, 422):
-        return BadRequestError(message, code="refused_by_model")
+        return BadRequestError(_message(answer), code="refused_by_model")
     if status in (429, 503):
-        return OverloadedError(message, code="engine_unavailable", retry_after=1)
-    return EngineError(message, code="engine_error")
+        return OverloadedError(
+            "The model's server is busy. Try again.", code="engine_unavailable", retry_after=1
+        )
+    return _failure(f"{status}: {answer.decode(errors='replace')}")
 
 
-def _message(failure: Any) -> str:
-    if isinstance(failure, dict):
-        return str(failure.get("message") or "The model failed.")
-    return str(failure or "The model failed.")
+def _message(answer: bytes) -> str:
+    """What a server says of a request that it does not take."""
+    try:
+        return str(orjson.loads(answer)["error"]["message"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return "The model's server does not take this request."

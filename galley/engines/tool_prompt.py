@@ -7,6 +7,7 @@ request says so, and left to the model with `tool_choice: "auto"`.
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -26,7 +27,7 @@ def offered(request: ChatRequest) -> list[Tool]:
     """Return the tools that the model may call in this request."""
     if request.tool_choice == "none":
         return []
-    tools = request.tools or []
+    tools = request.functions
     if isinstance(request.tool_choice, NamedTool):
         return [t for t in tools if t.function.name == request.tool_choice.function.name]
     return tools
@@ -104,16 +105,18 @@ async def read_calls(
     """Turn an answer that is a call into one, and leave every other answer as it is.
 
     Text is held back only while it may still become a call, that is, after an opening brace.
+    Counts are never held back: what breaks off is billed all the same.
     """
     held: list[Delta] = []
-    deciding = True
+    text, deciding = "", True
     async with aclosing(pieces):
         async for piece in pieces:
             if not deciding:
                 yield piece
                 continue
-            held.append(piece)
-            text = "".join(d.text for d in held).lstrip()
+            yield Delta(index=piece.index, tokens=piece.tokens, usage=piece.usage)
+            held.append(replace(piece, tokens=0, usage=None))
+            text = (text + piece.text).lstrip()
             if piece.finish_reason is not None:
                 held = _as_call(held, text, tools, call_id)
             elif not text or text.startswith("{"):
@@ -127,14 +130,11 @@ def _as_call(held: list[Delta], text: str, tools: list[Tool], call_id: str) -> l
     try:
         found, _ = json.JSONDecoder().raw_decode(text)
         name, arguments = found["name"], found["arguments"]
-    except (ValueError, KeyError, TypeError):
+        written = json.dumps(arguments, allow_nan=False)
+    except (ValueError, KeyError, TypeError, RecursionError):
         return held
     if name not in {tool.function.name for tool in tools} or not isinstance(arguments, dict):
         return held
-    last = held[-1]
-    call = ToolCall(0, call_id, name, orjson.dumps(arguments).decode())
-    tokens = sum(delta.tokens for delta in held)
-    return [
-        Delta(index=last.index, tokens=tokens, tool_calls=[call]),
-        Delta(index=last.index, finish_reason="tool_calls", usage=last.usage),
-    ]
+    index = held[-1].index
+    call = ToolCall(0, call_id, name, written)
+    return [Delta(index=index, tool_calls=[call]), Delta(index=index, finish_reason="tool_calls")]

@@ -17,8 +17,7 @@ async def create_chat_completion(call: Call) -> None:
     deltas = call.runtime.chat.stream(call.charge, request)
     identity, created = call.arrival.request_id, int(call.arrival.at.timestamp())
     if request.stream:
-        options = request.stream_options
-        with_usage = options is not None and options.include_usage
+        with_usage = bool(request.stream_options and request.stream_options.include_usage)
         await call.stream(
             deltas,
             lambda model: openai.ChatFrames(identity, created, model, with_usage=with_usage),
@@ -37,8 +36,7 @@ async def create_completion(call: Call) -> None:
     identity, created = call.arrival.request_id, int(call.arrival.at.timestamp())
     echoes = _echoes(request)
     if request.stream:
-        options = request.stream_options
-        with_usage = options is not None and options.include_usage
+        with_usage = bool(request.stream_options and request.stream_options.include_usage)
         await call.stream(
             deltas,
             lambda model: openai.CompletionFrames(

@@ -52,7 +52,10 @@ class Frames(Protocol):
 class Call:
     """One request on its way through an endpoint."""
 
-    __slots__ = ("_scope", "_send", "arrival", "body", "charge", "dialect", "runtime", "streaming")
+    __slots__ = (
+        "_scope", "_send", "_stop_listening",
+        "arrival", "body", "charge", "dialect", "runtime", "streaming",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class Call:
         body: bytes,
         scope: Scope,
         send: Send,
+        stop_listening: Callable[[], None],
     ) -> None:
         self.runtime = runtime
         self.charge = charge
@@ -70,6 +74,7 @@ class Call:
         self.arrival: Arrival = scope["arrival"]
         self.streaming = False
         self._scope = scope
+        self._stop_listening = stop_listening
         self._send = send
 
     async def parse(self, shape: type[R]) -> R:
@@ -87,7 +92,7 @@ class Call:
 
     async def answer(self, body: bytes) -> None:
         """Settle, then send a whole answer."""
-        await self.charge.settle()
+        await self._settle()
         await send_json(self._send, body, headers=[self._timing()])
 
     async def stream(self, deltas: AsyncGenerator[Delta], frames: Callable[[str], Frames]) -> None:
@@ -110,9 +115,14 @@ class Call:
                         await self.send(data)
         finally:
             waiting.stop()
-        await self.charge.settle()
+        await self._settle()
         made = made or frames(self.served_model)
         await self.send(made.last(self.charge.usage), more=False)
+
+    async def _settle(self) -> None:
+        """Book what is done; from here on neither the clock nor a hang-up undoes it."""
+        self._stop_listening()
+        await self.charge.settle()
 
     async def send(self, data: bytes, *, more: bool = True) -> None:
         """Send a part of a stream, after its headers."""
@@ -201,8 +211,8 @@ class FrontDoor:
             async with runtime.meter.hold(scope["arrival"], caller, endpoint.name) as charge:
                 limit = getattr(runtime.settings, endpoint.body_limit)
                 body = await _read(scope, receive, limit)
-                call = Call(runtime, charge, endpoint.dialect, body, scope, send)
-                async with while_listening(receive, runtime.settings.request_timeout):
+                async with while_listening(receive, runtime.settings.request_timeout) as stop:
+                    call = Call(runtime, charge, endpoint.dialect, body, scope, send, stop)
                     await endpoint.handle(call)
         except GalleyError as error:
             if call is not None:
@@ -223,17 +233,16 @@ async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
         CancelledError: the caller hung up.
     """
     declared = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
-    parts: list[bytes] = []
     size, more = int(declared) if declared.isdigit() else 0, True
-    while more and size <= limit:
+    body = bytearray()
+    while more and max(size, len(body)) <= limit:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise CancelledError("The caller hung up.", code="client_closed_request")
-        parts.append(message.get("body", b""))
+        body += message.get("body", b"")
         more = message.get("more_body", False)
-        size = max(size, sum(map(len, parts)))
-    if size > limit:
+    if max(size, len(body)) > limit:
         raise RequestTooLargeError(
             f"The body is larger than {limit} bytes.", code="request_too_large"
         )
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return bytes(body)

@@ -1,7 +1,7 @@
 """Whatever waits for a model also listens for the caller hanging up, and for the clock."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from starlette.types import Receive
@@ -13,10 +13,11 @@ UNWATCHED = 0.1  # seconds
 
 
 @asynccontextmanager
-async def while_listening(receive: Receive, seconds: float) -> AsyncGenerator[None]:
+async def while_listening(receive: Receive, seconds: float) -> AsyncGenerator[Callable[[], None]]:
     """Stop the block when the caller hangs up, or after so many seconds.
 
-    The request's body must have been read.
+    The request's body must have been read. What is yielded ends the listening before the block
+    does: work that is done is booked as done, whatever the clock says by then.
 
     Raises:
         CancelledError: the caller hung up.
@@ -24,9 +25,14 @@ async def while_listening(receive: Receive, seconds: float) -> AsyncGenerator[No
     """
     listener = _Listener(receive)
     limit = asyncio.timeout(seconds)
+
+    def stop() -> None:
+        limit.reschedule(None)
+        listener.stop()
+
     try:
         async with limit:
-            yield
+            yield stop
     except TimeoutError as error:
         if not limit.expired():
             raise

@@ -107,7 +107,7 @@ class _WatchedProtocol(HttpToolsProtocol):
             )
 
     def data_received(self, data: bytes) -> None:
-        if self._awaited is not _Awaited.HEADERS:
+        if self._awaited is not _Awaited.HEADERS and not self._is_leftover():
             self._since = self.loop.time()
             if self._awaited is _Awaited.NOTHING:
                 self._awaited = _Awaited.HEADERS
@@ -137,7 +137,7 @@ class _WatchedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             raise ConnectionAbortedError("too many requests wait for their turn")
         super().on_headers_complete()
-        self._awaited, self._overhead = _Awaited.BODY, 0
+        self._awaited, self._overhead, self._since = _Awaited.BODY, 0, self.loop.time()
 
     def on_body(self, body: bytes) -> None:
         self._overhead = 0
@@ -181,6 +181,11 @@ class _WatchedProtocol(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         cycle = self._current
         return cycle is not None and not cycle.response_complete
+
+    def _is_leftover(self) -> bool:
+        # The rest of a body whose request is answered has as long as any pause in it, in all.
+        cycle = self._current
+        return self._awaited is _Awaited.BODY and cycle is not None and cycle.response_complete
 
     @property
     def _current(self) -> RequestResponseCycle | None:

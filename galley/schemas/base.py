@@ -1,15 +1,20 @@
 """What every wire shape shares."""
 
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+Inert = Annotated[Any, Field(exclude=True)]
+"""What a known field holds that means nothing here."""
 
 
 class Request(BaseModel):
     """What a client may send: unknown fields are refused by name, and no type stands for another.
 
-    `inert` names known fields that mean nothing here; they are accepted, do nothing, and are
-    recorded with the request.
+    Known fields that mean nothing here are excluded from serialization (`Inert` is a type of
+    such fields): they are accepted, do nothing, are not sent on, and are recorded with the
+    request.
     """
 
     model_config = ConfigDict(
@@ -17,10 +22,14 @@ class Request(BaseModel):
     )
     inert: ClassVar[frozenset[str]] = frozenset()
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        cls.inert = frozenset(name for name, field in cls.model_fields.items() if field.exclude)
+
     @property
     def ignored(self) -> list[str]:
-        """The inert fields that this request carries."""
-        return sorted(self.inert & self.model_fields_set)
+        """The inert fields that this request carries, wherever they are in it."""
+        return sorted({n for part in _parts(self) for n in part.inert & part.model_fields_set})
 
 
 class Reply(BaseModel):
@@ -31,3 +40,14 @@ class Reply(BaseModel):
     def json_object(self) -> dict[str, Any]:
         """Return the answer as plain JSON types, without fields that are unset."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+def _parts(request: Request) -> Iterator[Request]:
+    yield request
+    for name in request.model_fields_set:
+        value = getattr(request, name)
+        if isinstance(value, Request):
+            yield from _parts(value)
+        elif isinstance(value, list) and value and isinstance(value[0], Request):
+            for item in value:
+                yield from _parts(item)

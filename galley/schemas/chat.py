@@ -4,14 +4,15 @@ Source: OpenAI API specification, `CreateChatCompletionRequest` and
 `CreateChatCompletionResponse`.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from galley.schemas.base import Reply, Request
+from galley.schemas.base import Inert, Reply, Request
 from galley.schemas.json_schema import JsonSchema
 
 MAX_TOKENS = 1_048_576
+SIMPLE_MAX_TOKENS = 512
 
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
 ModelName = Annotated[
@@ -30,6 +31,7 @@ Stop = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Fiel
 class TextPart(Request):
     type: Literal["text"]
     text: str
+    cache_control: Inert = None
 
 
 class RefusalPart(Request):
@@ -48,24 +50,27 @@ class ImagePart(Request):
 
 
 ContentPart = Annotated[TextPart | RefusalPart | ImagePart, Field(discriminator="type")]
-Content = str | Annotated[list[ContentPart], Field(min_length=1, max_length=256)]
+Content = str | Annotated[list[ContentPart], Field(max_length=256)]
 
 
 class FunctionCall(Request):
     name: Name
     arguments: str = Field(max_length=1_000_000)
+    parsed_arguments: Inert = None
 
 
 class MessageToolCall(Request):
     id: str = Field(max_length=256)
     type: Literal["function"] = "function"
     function: FunctionCall
+    index: Inert = None
 
 
 class Message(Request):
-    """One turn. `tool` turns answer the call named by `tool_call_id`."""
+    """One turn. `tool` turns answer the call named by `tool_call_id`.
 
-    inert: ClassVar[frozenset[str]] = frozenset({"audio", "annotations", "function_call"})
+    An assistant's turn may be empty, and have whatever an answer, or an SDK's own copy of one, has.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
@@ -73,15 +78,18 @@ class Message(Request):
     tool_calls: list[MessageToolCall] | None = Field(default=None, max_length=128)
     tool_call_id: str | None = Field(default=None, max_length=256)
     refusal: str | None = None
-    audio: Any = None
-    annotations: Any = None
-    function_call: None = Field(default=None, description="Older than tool_calls; null only.")
+    audio: Inert = None
+    annotations: Inert = None
+    parsed: Inert = None
+    reasoning: Inert = None
+    reasoning_content: Inert = None
+    function_call: None = Field(
+        default=None, exclude=True, description="Older than tool_calls; null only."
+    )
 
     @model_validator(mode="after")
     def _has_content(self) -> Self:
-        if self.content is None and not (
-            self.role == "assistant" and (self.tool_calls or self.refusal is not None)
-        ):
+        if self.content in (None, []) and self.role != "assistant":
             raise ValueError(f"a message of role {self.role} needs content")
         if self.role == "tool" and self.tool_call_id is None:
             raise ValueError("a tool message needs tool_call_id")
@@ -100,17 +108,34 @@ class Message(Request):
 
 
 class Function(Request):
-    inert: ClassVar[frozenset[str]] = frozenset({"strict"})
-
     name: Name
     description: str | None = Field(default=None, max_length=16_384)
     parameters: JsonSchema | None = None
-    strict: bool | None = None
+    strict: bool | None = Field(default=None, exclude=True)
 
 
 class Tool(Request):
     type: Literal["function"]
     function: Function
+
+
+class UnknownTool(Request):
+    """A tool that someone else's server would run: nothing here calls it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: str = Field(max_length=64, json_schema_extra={"not": {"const": "function"}})
+
+
+def _kind_of_tool(tool: Any) -> str:
+    kind = tool.get("type") if isinstance(tool, dict) else getattr(tool, "type", None)
+    return "Tool" if kind == "function" else "UnknownTool"
+
+
+AnyTool = Annotated[
+    Annotated[Tool, Tag("Tool")] | Annotated[UnknownTool, Tag("UnknownTool")],
+    Discriminator(_kind_of_tool),
+]
 
 
 class NamedFunction(Request):
@@ -130,10 +155,16 @@ class JsonObjectFormat(Request):
     type: Literal["json_object"]
 
 
+def _empty_if_null(schema: Any) -> Any:
+    return {} if schema is None else schema
+
+
 class NamedSchema(Request):
     name: Name
     description: str | None = Field(default=None, max_length=16_384)
-    schema_: JsonSchema = Field(default_factory=dict[str, Any], alias="schema")
+    schema_: Annotated[JsonSchema, BeforeValidator(_empty_if_null)] = Field(
+        default_factory=dict[str, Any], alias="schema"
+    )
     strict: bool | None = None
 
 
@@ -148,30 +179,12 @@ ResponseFormat = Annotated[
 
 
 class StreamOptions(Request):
-    inert: ClassVar[frozenset[str]] = frozenset({"include_obfuscation"})
-
-    include_usage: bool = False
-    include_obfuscation: bool | None = None
+    include_usage: bool | None = False
+    include_obfuscation: bool | None = Field(default=None, exclude=True)
 
 
 class ChatRequest(Request):
     """Source: OpenAI API specification, CreateChatCompletionRequest."""
-
-    inert: ClassVar[frozenset[str]] = frozenset(
-        {
-            "metadata",
-            "modalities",
-            "prediction",
-            "prompt_cache_key",
-            "prompt_cache_retention",
-            "reasoning_effort",
-            "safety_identifier",
-            "service_tier",
-            "store",
-            "user",
-            "verbosity",
-        }
-    )
 
     model: ModelName
     messages: list[Message] = Field(min_length=1, max_length=2048)
@@ -197,20 +210,20 @@ class ChatRequest(Request):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: ResponseFormat | None = None
-    tools: list[Tool] | None = Field(default=None, max_length=128)
+    tools: list[AnyTool] | None = Field(default=None, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
-    metadata: Any = None
-    modalities: list[Literal["text"]] | None = Field(default=None, max_length=4)
-    prediction: Any = None
-    prompt_cache_key: Any = None
-    prompt_cache_retention: Any = None
-    reasoning_effort: Any = None
-    safety_identifier: Any = None
-    service_tier: Any = None
-    store: Any = None
-    user: Any = None
-    verbosity: Any = None
+    metadata: Inert = None
+    modalities: list[Literal["text"]] | None = Field(default=None, max_length=4, exclude=True)
+    prediction: Inert = None
+    prompt_cache_key: Inert = None
+    prompt_cache_retention: Inert = None
+    reasoning_effort: Inert = None
+    safety_identifier: Inert = None
+    service_tier: Inert = None
+    store: Inert = None
+    user: Inert = None
+    verbosity: Inert = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -220,19 +233,22 @@ class ChatRequest(Request):
             raise ValueError("top_logprobs needs logprobs: true")
         if isinstance(self.tool_choice, NamedTool):
             wanted = self.tool_choice.function.name
-            if wanted not in {tool.function.name for tool in self.tools or ()}:
+            if wanted not in {tool.function.name for tool in self.functions}:
                 raise ValueError(f"tool_choice names {wanted!r}, which is not in tools")
-        elif self.tool_choice == "required" and not self.tools:
+        elif self.tool_choice == "required" and not self.functions:
             raise ValueError("tool_choice 'required' needs tools")
         return self
 
     @property
     def ignored(self) -> list[str]:
-        functions = [tool.function for tool in self.tools or ()]
-        parts = (self, self.stream_options, *self.messages, *functions)
-        return sorted(
-            {name for part in parts if part for name in part.inert & part.model_fields_set}
-        )
+        tools = enumerate(self.tools or ())
+        unknown = [f"tools[{i}]" for i, tool in tools if isinstance(tool, UnknownTool)]
+        return sorted([*super().ignored, *unknown])
+
+    @property
+    def functions(self) -> list[Tool]:
+        """The tools that the model can call."""
+        return [tool for tool in self.tools or () if isinstance(tool, Tool)]
 
     @property
     def limit(self) -> int | None:
@@ -256,8 +272,8 @@ class SimpleChatRequest(Request):
     messages: list[Message] = Field(min_length=1, max_length=2048)
     model: ModelName = "galley/chat"
     temperature: float | None = Field(default=None, ge=0, le=2)
-    max_tokens: int = Field(
-        default=512, ge=1, le=MAX_TOKENS, description="Longest answer, in tokens."
+    max_tokens: int | None = Field(
+        default=None, ge=1, le=MAX_TOKENS, description="Longest answer, in tokens. Unset: 512."
     )
 
     def as_chat(self, *, stream: bool) -> ChatRequest:
@@ -266,7 +282,7 @@ class SimpleChatRequest(Request):
             model=self.model,
             messages=self.messages,
             temperature=self.temperature,
-            max_tokens=self.max_tokens,
+            max_tokens=self.max_tokens or SIMPLE_MAX_TOKENS,
             stream=stream,
         )
 

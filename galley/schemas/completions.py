@@ -3,11 +3,11 @@
 Source: OpenAI API specification, `CreateCompletionRequest` and `CreateCompletionResponse`.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from galley.schemas.base import Reply, Request
+from galley.schemas.base import Inert, Reply, Request
 from galley.schemas.chat import MAX_TOKENS, LogitBias, ModelName, Stop, StreamOptions, UsageReply
 
 DEFAULT_MAX_TOKENS = 16
@@ -20,8 +20,6 @@ Text = Annotated[str, Field(min_length=1)]
 
 class CompletionRequest(Request):
     """Source: OpenAI API specification, CreateCompletionRequest."""
-
-    inert: ClassVar[frozenset[str]] = frozenset({"best_of", "user"})
 
     model: ModelName
     prompt: (
@@ -45,9 +43,9 @@ class CompletionRequest(Request):
     n: int | None = Field(default=None, ge=1, le=16)
     logprobs: int | None = Field(default=None, ge=0, le=5)
     echo: bool | None = False
-    best_of: Literal[1] | None = None
+    best_of: Literal[1] | None = Field(default=None, exclude=True)
     suffix: None = Field(default=None, description="Not supported; null only.")
-    user: Any = None
+    user: Inert = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

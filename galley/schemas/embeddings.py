@@ -3,11 +3,11 @@
 Source: OpenAI API specification, `CreateEmbeddingRequest` and `CreateEmbeddingResponse`.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from galley.schemas.base import Reply, Request
+from galley.schemas.base import Inert, Reply, Request
 from galley.schemas.chat import ModelName
 from galley.schemas.completions import Text, Tokens
 
@@ -16,8 +16,6 @@ MAX_INPUTS = 2048
 
 class EmbeddingRequest(Request):
     """Source: OpenAI API specification, CreateEmbeddingRequest."""
-
-    inert: ClassVar[frozenset[str]] = frozenset({"user"})
 
     model: ModelName
     input: (
@@ -33,7 +31,7 @@ class EmbeddingRequest(Request):
     truncate: bool = Field(
         default=False, description="Cut what is longer than the model reads instead of refusing it."
     )
-    user: Any = None
+    user: Inert = None
 
     @property
     def inputs(self) -> list[str] | list[list[int]]:

@@ -39,15 +39,16 @@ class ChatService:
         charge.per_prompt = request.n or 1
         await model.engine.check(request)
         queue = self.queue(model)
-        if request.choices == 1:
-            answers = _answer(model.engine, queue, request, 0)
-        else:
-            each = [_answer(model.engine, queue, request, i) for i in range(request.choices)]
-            answers = _mixed(each)
-        async with aclosing(answers):
-            async for delta in answers:
-                charge.add(delta)
-                yield delta
+        with queue.room(request.choices):
+            if request.choices == 1:
+                answers = _answer(model.engine, queue, request, 0)
+            else:
+                each = [_answer(model.engine, queue, request, i) for i in range(request.choices)]
+                answers = _mixed(each)
+            async with aclosing(answers):
+                async for delta in answers:
+                    charge.add(delta)
+                    yield delta
 
     def queue(self, model: Loaded[ChatEngine]) -> SlotQueue:
         """Return the queue in front of `model`."""

@@ -23,7 +23,7 @@ class EmbeddingService:
             BadRequestError: an input is too long, or more dimensions than the model has.
         """
         record = charge.record
-        record.model, record.units = request.model, len(request.inputs)
+        record.model = request.model
         record.ignored_fields = ",".join(request.ignored) or None
         model = self._models.embedder(request.model)
         record.served_model = model.name
@@ -35,7 +35,7 @@ class EmbeddingService:
                 param="dimensions",
             )
         found = await model.engine.embed(request.inputs, truncate=request.truncate)
-        record.prompt_tokens = found.tokens
+        record.prompt_tokens, record.units = found.tokens, len(request.inputs)
         return _shortened(found.vectors, request.dimensions)
 
 

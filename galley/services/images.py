@@ -49,7 +49,7 @@ class ImageService:
             NotFoundError: no such model.
         """
         record = charge.record
-        record.model, record.units = model, len(pictures)
+        record.model = model
         found = self._models.classifier(model)
         record.served_model = found.name
         files = [picture for picture in pictures if isinstance(picture, bytes)]
@@ -59,6 +59,7 @@ class ImageService:
             result = next(results) if isinstance(picture, bytes) else picture
             if isinstance(result, Classified):
                 result = _labelled(result, found.engine.labels, top_k, threshold)
+                record.units += 1
             answers.append(result)
         return answers
 

@@ -122,7 +122,7 @@ class Meter:
     async def book(self, charge: Charge, error: GalleyError | None) -> None:
         """Write what `charge` came to. A refusal is not waited for, an answer is."""
         record, usage = charge.record, charge.usage
-        record.state = _state(error)
+        record.state = _state(error, begun=usage.completion_tokens > 0)
         record.status = error.status if error else 200
         record.error_code = (error.code or type(error).__name__) if error else None
         record.prompt_tokens = usage.prompt_tokens or record.prompt_tokens
@@ -134,7 +134,9 @@ class Meter:
             if record.state != "refused":
                 await committed
         except GalleyError as lost:
-            record.status, record.error_code = lost.status, lost.code
+            # Nothing was answered: the row that was opened is closed as soon as that works.
+            record.state, record.status, record.error_code = "failed", lost.status, lost.code
+            self._ledger.settle(record)
             raise
         finally:
             self._count(record)
@@ -153,9 +155,10 @@ class Meter:
             metrics.tokens(model, "completion").inc(record.completion_tokens)
 
 
-def _state(error: GalleyError | None) -> State:
+def _state(error: GalleyError | None, *, begun: bool) -> State:
     if error is None:
         return "completed"
     if isinstance(error, CancelledError):
         return "cancelled"
-    return "refused" if error.status < 500 or error.status == 503 else "failed"
+    refused = error.status < 500 or (error.status == 503 and not begun)
+    return "refused" if refused else "failed"

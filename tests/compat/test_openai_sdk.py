@@ -1,10 +1,12 @@
 """The official OpenAI SDK against a live server."""
 
 from collections.abc import Iterator
+from typing import Any, Literal
 
 import openai
 import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
+from pydantic import BaseModel
 
 from tests.serving import LiveServer
 
@@ -88,6 +90,52 @@ def test_a_forced_tool_call_names_the_tool_and_its_arguments(sdk: openai.OpenAI)
     assert calls[0].type == "function"
     assert calls[0].function.name == "get_weather"
     assert "Paris" in calls[0].function.arguments
+
+
+class Weather(BaseModel):
+    """The weather of a city."""
+
+    city: Literal["Paris", "Oslo"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_parsed_call_and_its_result_go_back_as_they_are(sdk: openai.OpenAI, stream: bool) -> None:
+    messages: list[Any] = [QUESTION]
+    asked: dict[str, Any] = {
+        "model": "galley/chat",
+        "messages": messages,
+        "tools": [openai.pydantic_function_tool(Weather)],
+        "temperature": 0,
+        "max_tokens": 60,
+    }
+    if stream:
+        with sdk.chat.completions.stream(**asked, tool_choice="required") as events:
+            said = events.get_final_completion().choices[0].message
+    else:
+        said = sdk.chat.completions.parse(**asked, tool_choice="required").choices[0].message
+    assert said.tool_calls is not None
+    (call,) = said.tool_calls
+    assert isinstance(call.function.parsed_arguments, Weather)
+    messages += [said, {"role": "tool", "tool_call_id": call.id, "content": "17 degrees"}]
+
+    answer = sdk.chat.completions.parse(**asked)
+
+    assert answer.choices[0].finish_reason in {"stop", "length", "tool_calls"}
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # the SDK's own
+def test_a_parsed_answer_goes_back_as_it_is(sdk: openai.OpenAI) -> None:
+    messages: list[Any] = [QUESTION]
+    asked: dict[str, Any] = {
+        "model": "galley/chat", "messages": messages, "temperature": 0, "max_tokens": 60
+    }  # fmt: skip
+    said = sdk.chat.completions.parse(**asked, response_format=Weather).choices[0].message
+    assert isinstance(said.parsed, Weather)
+    messages += [said, QUESTION]
+
+    answer = sdk.chat.completions.parse(**asked)
+
+    assert answer.choices[0].message.content
 
 
 def test_text_completion_continues_the_prompt(sdk: openai.OpenAI) -> None:

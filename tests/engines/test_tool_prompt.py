@@ -1,5 +1,6 @@
 """Tools for models whose template has none."""
 
+import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -42,20 +43,30 @@ async def read(*texts: str) -> list[Delta]:
 
 
 async def test_an_answer_that_is_a_call_becomes_one() -> None:
-    call, last = await read('{"name": "get_weather", ', '"arguments": {"city": "Oslo"}}')
+    *counts, call, last = await read('{"name": "get_weather", ', '"arguments": {"city": "Oslo"}}')
 
+    assert [delta.tokens for delta in counts] == [1, 1, 0]
+    assert counts[-1].usage == Usage(5, 2)
     assert call.tool_calls[0].name == "get_weather"
-    assert call.tool_calls[0].arguments == '{"city":"Oslo"}'
+    assert call.tool_calls[0].arguments == '{"city": "Oslo"}'
     assert call.tool_calls[0].id == "call_1"
-    assert (call.text, call.tokens) == ("", 2)
-    assert last.finish_reason == "tool_calls"
-    assert last.usage == Usage(5, 2)
+    assert (call.text, last.finish_reason) == ("", "tool_calls")
+
+
+async def test_counts_are_passed_on_while_the_text_is_held_back() -> None:
+    tools = tool_prompt.offered(asking())
+    deltas = tool_prompt.read_calls(spoken('{"name": ', '"x"'), tools, "call_1")
+
+    first, second = await anext(deltas), await anext(deltas)
+
+    assert (first.text, first.tokens, second.text, second.tokens) == ("", 1, "", 1)
+    await deltas.aclose()
 
 
 async def test_plain_text_is_passed_on_piece_by_piece() -> None:
     deltas = await read("It ", "rains.")
 
-    assert [delta.text for delta in deltas] == ["It ", "rains.", ""]
+    assert [delta.text for delta in deltas if delta.text] == ["It ", "rains."]
     assert deltas[-1].finish_reason == "stop"
 
 
@@ -66,6 +77,8 @@ async def test_plain_text_is_passed_on_piece_by_piece() -> None:
         '{"name": "get_time", "arguments": "now"}',
         '{"name": "get_ti',
         "{curly} words",
+        '{"name": "get_time", "arguments": {"at": 1e999}}',
+        '{"name": "get_time", "arguments": ' + "[" * 3000,
         '{"answer": 42}',
     ],
 )
@@ -74,6 +87,16 @@ async def test_json_that_is_no_call_of_an_offered_tool_stays_text(text: str) -> 
 
     assert "".join(delta.text for delta in deltas) == text
     assert not any(delta.tool_calls for delta in deltas)
+
+
+async def test_numbers_and_characters_that_are_hard_to_write_do_no_harm() -> None:
+    text = (
+        '{"name": "get_time", "arguments": {"n": 123456789012345678901234567890, "s": "\\ud83d"}}'
+    )
+
+    *_, call, _ = await read(text)
+
+    assert json.loads(call.tool_calls[0].arguments)["n"] == 123456789012345678901234567890
 
 
 def test_a_named_tool_is_the_only_one_offered_and_forced() -> None:

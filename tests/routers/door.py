@@ -14,6 +14,7 @@ class App:
     def __init__(self) -> None:
         self.sent = 0
         self.wait_s = 0.0
+        self.reads = True
         self.disconnected = asyncio.Event()
 
     async def __call__(
@@ -24,7 +25,7 @@ class App:
             await self._stream(receive, send)
             return
         await asyncio.sleep(self.wait_s)
-        size, more = 0, True
+        size, more = 0, self.reads
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":

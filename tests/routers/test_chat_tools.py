@@ -122,6 +122,20 @@ def test_tools_that_may_not_be_called_are_not_mentioned(live_server: LiveServer)
     assert answer.json()["usage"]["prompt_tokens"] == without.json()["usage"]["prompt_tokens"]
 
 
+def test_a_tool_that_runs_elsewhere_is_recorded_and_not_mentioned(live_server: LiveServer) -> None:
+    search = {"type": "web_search", "filters": {"allowed_domains": ["example.org"]}}
+
+    answer = ask(live_server, tools=[search], max_tokens=8)
+    beside = ask(live_server, tools=[WEATHER, search], tool_choice="required")
+
+    without = ask(live_server, tools=None, max_tokens=8)
+    assert answer.json()["usage"] == without.json()["usage"]
+    assert live_server.row(answer)["ignored_fields"] == "tools[0]"
+    (call,) = beside.json()["choices"][0]["message"]["tool_calls"]
+    assert call["function"]["name"] == "get_weather"
+    assert live_server.row(beside)["ignored_fields"] == "tools[1]"
+
+
 def test_the_result_of_a_call_is_read(live_server: LiveServer) -> None:
     result = {"role": "tool", "tool_call_id": "call_1", "content": "17 degrees"}
 
@@ -167,7 +181,8 @@ def test_parameters_may_refer_to_their_own_definitions(live_server: LiveServer) 
     [
         ({"tools": None, "tool_choice": "required"}, None),
         ({"tool_choice": {"type": "function", "function": {"name": "other"}}}, None),
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{}]}, "tools[0].type"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, None),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
         ({"messages": [QUESTION, {"role": "tool", "content": "17"}]}, "messages[1]"),
         ({"tool_choice": "always"}, "tool_choice"),

@@ -14,6 +14,8 @@ import pytest
 from galley.core.settings import EMBEDDED_MODELS
 from tests.serving import LiveServer, make_settings, serving
 
+pytestmark = pytest.mark.xdist_group("rush")  # one server for the file
+
 CHAT = "smollm2-135m-instruct"
 LONGEST_CALL_S = 4.0
 STORY = [{"role": "user", "content": "Write a very long story about a cook on a ship."}]

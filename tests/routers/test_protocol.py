@@ -159,6 +159,43 @@ async def test_a_body_may_take_longer_than_the_timeout_while_it_keeps_coming(ser
         assert (status, body) == (200, b"5")
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_the_rest_of_a_body_that_is_not_wanted_may_not_drip_for_ever(
+    serve: Open, chunked: bool
+) -> None:
+    async with serve(body_timeout=0.5, keep_alive_timeout=30) as door:
+        door.app.reads = False
+        peer = await door.knock()
+        length = b"transfer-encoding: chunked" if chunked else b"content-length: 1000000"
+        await peer.send(b"POST / HTTP/1.1\r\nhost: galley\r\n" + length + b"\r\n\r\n")
+        assert (await peer.answer())[0] == 200
+        ended, begin = asyncio.create_task(peer.closed()), time.monotonic()
+
+        while not ended.done() and time.monotonic() - begin < 10:
+            peer.writer.write(b"1\r\na\r\n" if chunked else b"a")
+            await asyncio.sleep(0.05)
+
+        assert await ended == b""
+        assert 0.4 < time.monotonic() - begin < 5
+
+
+async def test_a_connection_goes_on_after_a_body_that_was_not_wanted(serve: Open) -> None:
+    async with serve(body_timeout=0.5, header_timeout=0.5) as door:
+        door.app.reads = False
+        peer = await door.knock()
+        await peer.send(GOOD[:-5])
+        await peer.answer()
+        await asyncio.sleep(0.3)
+        door.app.reads = True
+        await peer.send(b"hello" + GOOD[:-5])
+        await asyncio.sleep(0.4)
+        await peer.send(b"hello")
+
+        status, _, body = await peer.answer()
+
+        assert (status, body) == (200, b"5")
+
+
 async def test_a_client_is_not_blamed_while_the_server_does_not_read(serve: Open) -> None:
     async with serve(body_timeout=0.2) as door:
         door.app.wait_s = 0.8

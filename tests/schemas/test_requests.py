@@ -55,6 +55,16 @@ def read(shape: type[Request], body: Any) -> Request:
     return asyncio.run(parse(shape, json.dumps(body).encode(), openai))
 
 
+def written(value: Any) -> Any:
+    """What was read, with the fields that are not sent on."""
+    if isinstance(value, list):
+        return [written(item) for item in value]
+    if not isinstance(value, Request):
+        return value
+    fields = type(value).model_fields
+    return {fields[n].alias or n: written(getattr(value, n)) for n in value.model_fields_set}
+
+
 @SHAPES
 @given(data=st.data())
 def test_a_valid_request_is_read_and_loses_nothing(
@@ -64,7 +74,7 @@ def test_a_valid_request_is_read_and_loses_nothing(
 
     request = read(shape, body)
 
-    assert request.model_dump(mode="json", by_alias=True, exclude_unset=True) == body
+    assert written(request) == body
     assert request.ignored == sorted(set(request.ignored))
 
 

@@ -86,7 +86,7 @@ async def test_success_is_booked_before_the_answer_may_leave(
     ("ending", "state", "status"),
     [
         (RateLimitError("slow down", code="requests"), "refused", 429),
-        (OverloadedError("full", code="queue_full"), "refused", 503),
+        (OverloadedError("it died", code="engine_unavailable"), "failed", 503),
         (EngineTimeoutError("too long", code="timeout"), "failed", 504),
         (CancelledError("gone", code="client_closed_request"), "cancelled", 499),
         (RuntimeError("a bug"), "failed", 500),
@@ -118,6 +118,17 @@ async def test_a_request_that_breaks_off_is_booked_once_with_what_was_made(
     assert (row.prompt_tokens, row.completion_tokens) == (7, 2)
     if isinstance(ending, GalleyError):
         assert row.error_code == ending.code
+
+
+async def test_who_is_sent_away_before_anything_was_made_is_refused(
+    meter: Meter, caller: Caller, ledger: Ledger, database: Database
+) -> None:
+    with pytest.raises(OverloadedError):
+        async with meter.hold(Arrival(REQUEST_ID, None), caller, "chat"):
+            raise OverloadedError("full", code="queue_full")
+
+    await ledger.aclose()
+    assert (await only_row(database)).state == "refused"
 
 
 async def test_settling_again_changes_nothing(

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from galley.core.errors import OverloadedError
+from galley.core.errors import BadRequestError, OverloadedError
 from galley.services.slots import SlotQueue
 
 pytestmark = pytest.mark.anyio
@@ -40,17 +40,23 @@ async def test_no_more_than_the_slots_are_at_work_at_once() -> None:
 
 async def test_who_finds_the_queue_full_is_refused_at_once() -> None:
     queue = SlotQueue(slots=1, longest=1)
-    async with queue.slot():
-        waiting = asyncio.create_task(queue.slot().__aenter__())
-        await asyncio.sleep(0)
-
-        with pytest.raises(OverloadedError) as refused:
-            async with queue.slot():
-                pass
+    with queue.room(1), queue.room(1):
+        with pytest.raises(OverloadedError) as refused, queue.room(1):
+            pass
 
         assert refused.value.retry_after is not None
         assert refused.value.retry_after >= 1
-        waiting.cancel()
+    with queue.room(2):
+        pass
+
+
+async def test_a_request_for_more_answers_than_there_ever_is_room_for_is_the_callers_error() -> (
+    None
+):
+    queue = SlotQueue(slots=2, longest=1)
+
+    with pytest.raises(BadRequestError, match=r"4 answers .* \(3\)"), queue.room(4):
+        pass
 
 
 async def test_who_gives_up_waiting_leaves_the_queue() -> None:
