@@ -77,23 +77,26 @@ class ChatFrames:
 
     def frame(self, delta: Delta) -> bytes:
         """Write what `delta` brought; empty when that is nothing."""
-        if delta.text and delta.tool_calls:
-            text = replace(delta, tool_calls=[], finish_reason=None)
-            return self.frame(text) + self.frame(replace(delta, text=""))
-        first = b""
-        if not (delta.text or delta.tool_calls or delta.logprobs or delta.finish_reason):
-            return first
-        if delta.index not in self._started:
-            self._started.add(delta.index)
-            first = self._choice(delta.index, {"role": "assistant", "content": ""}, None, None)
+        written = b""
+        if delta.reasoning:
+            written += self._choice(delta.index, {"reasoning_content": delta.reasoning}, None, None)
         if delta.tool_calls:
+            if delta.text:
+                written += self._text(replace(delta, finish_reason=None))
             calls = {"tool_calls": [tool_call(call) for call in delta.tool_calls]}
-            first += self._choice(delta.index, calls, None, delta.finish_reason)
+            written += self._choice(delta.index, calls, None, delta.finish_reason)
         elif delta.text or delta.logprobs:
-            first += self._text(delta)
+            written += self._text(delta)
         elif delta.finish_reason is not None:
-            first += self._choice(delta.index, {}, None, delta.finish_reason)
-        return first
+            written += self._choice(delta.index, {}, None, delta.finish_reason)
+        return self._opening(delta.index) + written if written else b""
+
+    def _opening(self, index: int) -> bytes:
+        """Write the role, before a choice's first piece."""
+        if index in self._started:
+            return b""
+        self._started.add(index)
+        return self._choice(index, {"role": "assistant", "content": ""}, None, None)
 
     def last(self, usage: Usage) -> bytes:
         """Write the end of the stream, after the usage where it was asked for."""
@@ -218,6 +221,8 @@ def chat_body(
         calls = [tool_call(call, whole=True) for call in answer.tool_calls]
         text = answer.text or None if calls else answer.text
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if answer.reasoning:
+            message["reasoning_content"] = answer.reasoning
         choices.append(
             {
                 "index": index,

@@ -199,6 +199,7 @@ def deltas(event: dict[str, Any], choice: int) -> list[Delta]:
 def _delta(part: dict[str, Any], choice: int) -> Delta:
     piece = part.get("delta") or {}
     text = piece.get("content") or part.get("text") or ""
+    reasoning = piece.get("reasoning_content") or piece.get("reasoning") or ""
     logprobs = part.get("logprobs") or {}
     tokens = logprobs.get("content")
     reason = part.get("finish_reason")
@@ -214,7 +215,8 @@ def _delta(part: dict[str, Any], choice: int) -> Delta:
     return Delta(
         index=choice,
         text=text,
-        tokens=len(tokens) if tokens else int(bool(text or calls)),
+        reasoning=reasoning,
+        tokens=len(tokens) if tokens else int(bool(text or reasoning or calls)),
         tool_calls=calls,
         logprobs=tokens,
         finish_reason=reason if reason in _FINISH_REASONS else "stop" if reason else None,

@@ -31,6 +31,7 @@ class Delta:
 
     Args:
         index: which of the `n` choices.
+        reasoning: what a thinking model says to itself first.
         tokens: how many tokens this piece stands for; a hang-up is billed by their sum.
         logprobs: OpenAI's `logprobs.content` entries (chat) or the same for a completion.
         usage: the whole choice's count; comes with or after `finish_reason`.
@@ -38,6 +39,7 @@ class Delta:
 
     index: int = 0
     text: str = ""
+    reasoning: str = ""
     tokens: int = 0
     tool_calls: list[ToolCall] = field(default_factory=list[ToolCall])
     logprobs: list[dict[str, Any]] | None = None
@@ -50,6 +52,7 @@ class Answer:
     """One whole answer, gathered from its pieces."""
 
     text: str = ""
+    reasoning: str = ""
     tool_calls: list[ToolCall] = field(default_factory=list[ToolCall])
     logprobs: list[dict[str, Any]] | None = None
     finish_reason: FinishReason = "stop"

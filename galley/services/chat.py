@@ -66,6 +66,7 @@ async def gather(deltas: AsyncIterable[Delta], choices: int) -> list[Answer]:
     async for delta in deltas:
         answer = answers[delta.index]
         texts[delta.index].append(delta.text)
+        answer.reasoning += delta.reasoning
         if delta.logprobs:
             answer.logprobs = (answer.logprobs or []) + delta.logprobs
         for call in delta.tool_calls:

@@ -46,6 +46,15 @@ async def test_a_stream_becomes_deltas_with_usage() -> None:
     assert deltas[2].usage == Usage(prompt_tokens=9, completion_tokens=1)
 
 
+async def test_what_a_thinking_model_says_to_itself_is_kept_and_counted() -> None:
+    stream = events(chunk({"reasoning_content": "Hm."}), chunk({"content": "Hey"}), "[DONE]")
+    with scripted_server(stream) as server:
+        thought, said = await answer(server.base_url, asking())
+
+    assert (thought.reasoning, thought.text, thought.tokens) == ("Hm.", "", 1)
+    assert (said.reasoning, said.text) == ("", "Hey")
+
+
 async def test_the_other_side_gets_its_own_models_name_and_key() -> None:
     with scripted_server(events("[DONE]")) as server:
         await answer(server.base_url, asking(seed=7, stop="END", user="me"), choice=2)

@@ -18,6 +18,7 @@ DOCUMENT = create_app(make_settings(HERE, HERE)).openapi()
 ANSWER = 4  # tokens
 TALKING = ("/v1/chat", "/v1/completions")
 MODELS = {"/v1/embeddings": "galley/embeddings", "/v2/classify": "galley/classify"}
+NEEDS = {"top_logprobs": "logprobs", "stream_options": "stream"}
 CHECKS = {
     "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "503", "504"]},
     "negative_data_rejection": {"expected-statuses": ["400", "401", "404", "405", "413", "422"]},
@@ -37,15 +38,18 @@ def described(examples: int) -> Any:
     return schemathesis.openapi.from_dict(DOCUMENT, config=config)
 
 
-def make_affordable(case: Case[Any]) -> None:
-    """Ask for few tokens, of a model that is there, unless that is what is wrong on purpose."""
-    body = case.body
+def make_answerable(case: Case[Any]) -> None:
+    """Ask for few tokens, of a model that is there; what is wrong on purpose stays wrong."""
+    body: Any = case.body
     if not isinstance(body, dict):
         return
     if isinstance(body.get("model"), str) and 0 < len(body["model"]) <= 256:
         body["model"] = MODELS.get(case.path, "galley/chat")
     if case.path.startswith(TALKING):
         body.setdefault("max_tokens", None)
+        for field, partner in NEEDS.items():
+            if body.get(field) is not None and body.get(partner) in (None, False):
+                body[partner] = True
     for name in {"max_tokens", "max_completion_tokens"} & body.keys():
         limit = body[name]
         if limit is None or (type(limit) is int and 0 < limit <= MAX_TOKENS):
@@ -53,7 +57,7 @@ def make_affordable(case: Case[Any]) -> None:
 
 
 def hold_to_the_document(case: Case[Any], server: LiveServer) -> None:
-    make_affordable(case)
+    make_answerable(case)
     # Spelled as schemathesis does, which takes it away to see whether it was needed.
     headers = {"Authorization": f"Bearer {server.key}"}
 
