@@ -162,9 +162,9 @@ def _empty_if_null(schema: Any) -> Any:
 class NamedSchema(Request):
     name: Name
     description: str | None = Field(default=None, max_length=16_384)
-    schema_: Annotated[JsonSchema, BeforeValidator(_empty_if_null)] = Field(
-        default_factory=dict[str, Any], alias="schema"
-    )
+    schema_: Annotated[
+        JsonSchema, BeforeValidator(_empty_if_null, json_schema_input_type=JsonSchema | None)
+    ] = Field(default_factory=dict[str, Any], alias="schema")
     strict: bool | None = None
 
 

@@ -11,6 +11,7 @@ from galley import __version__
 from galley.core.settings import ModelSettings
 from tests.serving import LiveServer, make_settings, serving
 
+HELLO = {"role": "user", "content": "Hello"}
 METRICS = [
     "galley_requests_total",
     "galley_errors_total",
@@ -52,9 +53,6 @@ def test_a_server_lives_at_once_and_is_ready_once_its_models_are_loaded(
     assert "loading" in early.json()["detail"]
     assert ready_then.status_code == 200
     assert set(ready_then.json()["parts"].values()) == {"ok"}
-
-
-HELLO = {"role": "user", "content": "Hello"}
 
 
 def test_a_model_that_cannot_be_loaded_is_named_and_refused(tmp_path: Path) -> None:

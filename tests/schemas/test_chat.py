@@ -75,9 +75,10 @@ def test_a_refusal_stands_for_the_content_that_is_missing() -> None:
     assert chat_body(request, 0)["messages"][0]["content"] == "No."
 
 
+@pytest.mark.parametrize("content", [None, []])
 @pytest.mark.parametrize("role", ["system", "developer", "user", "tool"])
-def test_nobody_else_says_nothing(role: str) -> None:
-    turn = {"role": role, "content": None, "tool_call_id": "c"}
+def test_nobody_else_says_nothing(role: str, content: list[Any] | None) -> None:
+    turn = {"role": role, "content": content, "tool_call_id": "c"}
 
     with pytest.raises(ValueError, match="needs content"):
         ChatRequest.model_validate(CHAT | {"messages": [turn]})
