@@ -116,7 +116,8 @@ def _bind(settings: Settings) -> socket.socket:
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
         family, _, _, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
-        listener = socket.socket(family)
+        # Named, the protocol gets TCP_NODELAY from every event loop, asyncio's own included.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:

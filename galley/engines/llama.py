@@ -6,7 +6,7 @@ It is started again, with growing pauses, whenever it ends.
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,6 +27,7 @@ from galley.schemas.delta import Delta
 log = structlog.get_logger(__name__)
 
 LONGEST_PAUSE = 30.0  # seconds between two tries to start the child
+LONGEST_SILENCE = 60.0  # seconds; a child that works says something with every batch of tokens
 # No token stands for more bytes than this (runs of spaces are the longest), so a prompt of more
 # than this many bytes per token of context is refused without counting its tokens.
 MOST_BYTES_PER_TOKEN = 128
@@ -40,9 +41,13 @@ class LlamaEngine:
     Args:
         name: the model's name in answers and logs.
         path: the GGUF file.
+        silence: seconds without a word while it should be answering; then the child is stuck
+            (some grammars do that) and is started again.
     """
 
-    def __init__(self, name: str, path: Path, settings: ModelSettings) -> None:
+    def __init__(
+        self, name: str, path: Path, settings: ModelSettings, silence: float = LONGEST_SILENCE
+    ) -> None:
         self.slots = settings.slots
         self.context = settings.context
         self.hardware = "CPU"
@@ -56,6 +61,9 @@ class LlamaEngine:
             "threads": thread_count(settings.threads),
             "gpu_layers": settings.gpu_layers,
         }
+        self._silence = silence
+        self._answering = 0
+        self._heard = 0.0  # when the child last said something, on the loop's clock
         self._child: LlamaChild | None = None
         self._supervisor: asyncio.Task[None] | None = None
 
@@ -128,9 +136,21 @@ class LlamaEngine:
         pieces = _pieces(child.http.answer(path, body, choice), most)
         if tools:
             pieces = tool_prompt.read_calls(pieces, tools, f"call_{uuid4().hex}")
-        async with aclosing(pieces):
+        async with self._listening(), aclosing(pieces):
             async for piece in pieces:
+                self._heard = asyncio.get_running_loop().time()
                 yield piece
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncGenerator[None]:
+        """Expect to hear of the child for the block."""
+        if self._answering == 0:
+            self._heard = asyncio.get_running_loop().time()
+        self._answering += 1
+        try:
+            yield
+        finally:
+            self._answering -= 1
 
     async def _count(self, request: ChatRequest | CompletionRequest) -> int:
         """Count the prompt's tokens with the model's own template and tokenizer."""
@@ -178,12 +198,23 @@ class LlamaEngine:
         log.info("engine_started", model=self._name, pid=child.process.pid, hardware=child.hardware)
         return child
 
+    async def _end_of(self, child: LlamaChild) -> int:
+        """Wait until the child ends, and see to it that a stuck one does."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(1.0, self._silence)):
+                    return await child.process.wait()
+            silent = asyncio.get_running_loop().time() - self._heard
+            if self._answering and silent > self._silence:
+                log.error("engine_stuck", model=self._name, silent_s=round(silent, 1))
+                child.process.kill()
+
     async def _supervise(self) -> None:
         pause = 0.1
         while True:
             if self._child is not None:
                 started = asyncio.get_running_loop().time()
-                code = await self._child.process.wait()
+                code = await self._end_of(self._child)
                 lasted = asyncio.get_running_loop().time() - started
                 pause = 0.1 if lasted > LONGEST_PAUSE else pause
                 self.problem = "restarting after a crash"
@@ -222,5 +253,5 @@ def _refuse_images(request: ChatRequest) -> None:
             raise BadRequestError(
                 "This model reads text only; it cannot see images.",
                 code="unsupported_content",
-                param=f"messages.{number}.content",
+                param=f"messages[{number}].content",
             )

@@ -113,6 +113,36 @@ async def test_a_killed_child_costs_its_own_requests_and_comes_back(engine: Llam
     assert engine.problem is None
 
 
+async def test_a_child_that_is_stuck_is_started_again(weights: Path) -> None:
+    engine = LlamaEngine("smollm2", weights, MODEL, silence=2.0)
+    await engine.start()
+    stuck_pid = engine.pid
+    named = {"name": "tree", "schema": {"$defs": _shared(24), "$ref": "#/$defs/d0"}}
+    # 2^24 ways to read the same text: llama.cpp follows them all.
+    stuck = asking(max_tokens=200, response_format={"type": "json_schema", "json_schema": named})
+    try:
+        with pytest.raises(OverloadedError):
+            await answer(engine, stuck)
+
+        assert "FastAPI" in await until_it_answers(engine, seconds=30)
+        assert engine.pid != stuck_pid
+    finally:
+        await engine.aclose()
+
+
+def _shared(levels: int) -> dict[str, Any]:
+    """Definitions each of which offers the next one twice."""
+    found: dict[str, Any] = {f"d{levels}": {"type": "string"}}
+    for n in range(levels):
+        step = {
+            "type": "object",
+            "properties": {"a": {"$ref": f"#/$defs/d{n + 1}"}},
+            "required": ["a"],
+        }
+        found[f"d{n}"] = {"anyOf": [step, step]}
+    return found
+
+
 async def test_closing_ends_the_child(weights: Path) -> None:
     engine = LlamaEngine("smollm2", weights, MODEL)
     await engine.start()

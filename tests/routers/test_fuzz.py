@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import schemathesis
-from schemathesis import Case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode
 from schemathesis.checks import load_all_checks, response_schema_conformance
 
 from galley.main import create_app
@@ -13,8 +15,6 @@ from galley.schemas.chat import MAX_TOKENS
 from tests.serving import LiveServer, make_settings
 
 load_all_checks()
-HERE = Path(__file__).parent
-DOCUMENT = create_app(make_settings(HERE, HERE)).openapi()
 ANSWER = 4  # tokens
 TALKING = ("/v1/chat", "/v1/completions")
 MODELS = {"/v1/embeddings": "galley/embeddings", "/v2/classify": "galley/classify"}
@@ -25,17 +25,17 @@ CHECKS = {
     # A schema cannot say which fields go together, nor that a text has to be a picture.
     "positive_data_acceptance": {"enabled": False},
 }
-
-
-def described(examples: int) -> Any:
-    """The API as its document has it; `examples` requests per operation are made at random.
-
-    The document's own examples, and each bound and type just off the mark, come on top.
-    """
-    generation = {"max-examples": examples, "deterministic": True, "database": "none"}
-    settings = {"seed": 1, "checks": CHECKS, "generation": generation}
-    config = schemathesis.Config.from_dict(settings)
-    return schemathesis.openapi.from_dict(DOCUMENT, config=config)
+HERE = Path(__file__).parent
+DOCUMENT = create_app(make_settings(HERE, HERE)).openapi()
+API = schemathesis.openapi.from_dict(
+    DOCUMENT, config=schemathesis.Config.from_dict({"checks": CHECKS})
+)
+MODES = list(GenerationMode)
+EACH = pytest.mark.parametrize(
+    "operation",
+    [found.ok() for found in API.get_all_operations()],
+    ids=lambda operation: operation.label,
+)
 
 
 def make_answerable(case: Case[Any]) -> None:
@@ -76,14 +76,32 @@ def hold_to_the_document(case: Case[Any], server: LiveServer) -> None:
         assert answer.content.endswith(b"data: [DONE]\n\n")
 
 
-@described(examples=5).parametrize()
-def test_an_operation_keeps_to_its_document(case: Case[Any], live_server: LiveServer) -> None:
-    hold_to_the_document(case, live_server)
+@EACH
+def test_each_bound_and_type_of_a_request_holds(operation: Any, live_server: LiveServer) -> None:
+    cases = API.iter_coverage_cases(
+        operation, generation_modes=MODES, generation_config=API.config.generation
+    )
+
+    for case in cases:
+        hold_to_the_document(case, live_server)
+
+
+@EACH
+@pytest.mark.parametrize("mode", MODES)
+@settings(max_examples=5)
+@given(data=st.data())
+def test_any_request_is_answered_as_the_document_says(
+    operation: Any, mode: GenerationMode, live_server: LiveServer, data: st.DataObject
+) -> None:
+    hold_to_the_document(data.draw(operation.as_strategy(mode)), live_server)
 
 
 @pytest.mark.slow
-@described(examples=300).parametrize()
-def test_an_operation_keeps_to_its_document_for_long(
-    case: Case[Any], live_server: LiveServer
+@EACH
+@pytest.mark.parametrize("mode", MODES)
+@settings(max_examples=150)
+@given(data=st.data())
+def test_many_requests_are_answered_as_the_document_says(
+    operation: Any, mode: GenerationMode, live_server: LiveServer, data: st.DataObject
 ) -> None:
-    hold_to_the_document(case, live_server)
+    hold_to_the_document(data.draw(operation.as_strategy(mode)), live_server)
