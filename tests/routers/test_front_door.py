@@ -17,7 +17,7 @@ from tests.serving import LiveServer, make_settings, serving
 pytestmark = pytest.mark.xdist_group("rush")  # one server for the file
 
 CHAT = "smollm2-135m-instruct"
-LONGEST_CALL_S = 4.0
+LONGEST_CALL_S = 6.0
 STORY = [{"role": "user", "content": "Write a very long story about a cook on a ship."}]
 
 
@@ -49,7 +49,7 @@ def rush(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with serving(settings) as server, ThreadPoolExecutor() as pool:
         server.until_ready()
         endless = _later(pool, server, max_tokens=2000)
-        time.sleep(LONGEST_CALL_S * 0.4)
+        time.sleep(LONGEST_CALL_S * 0.2)
         waiting = _later(pool, server, max_tokens=2)
         _until_waiting(server)
         began = time.monotonic()
