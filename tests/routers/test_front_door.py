@@ -17,7 +17,8 @@ from tests.serving import LiveServer, make_settings, serving
 pytestmark = pytest.mark.xdist_group("rush")  # one server for the file
 
 CHAT = "smollm2-135m-instruct"
-LONGEST_CALL_S = 6.0
+ENDLESS = {"0": -100, "2": -100}  # the tokens that would end an answer
+LONGEST_CALL_S = 4.0
 STORY = [{"role": "user", "content": "Write a very long story about a cook on a ship."}]
 
 
@@ -62,7 +63,7 @@ def rush(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def _later(pool: ThreadPoolExecutor, server: LiveServer, **body: Any) -> Future[httpx2.Response]:
-    body |= {"model": "galley/chat", "messages": STORY, "stream": True}
+    body |= {"model": "galley/chat", "messages": STORY, "stream": True, "logit_bias": ENDLESS}
     return pool.submit(server.post, "/v1/chat/completions", **body)
 
 

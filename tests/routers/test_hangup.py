@@ -34,7 +34,9 @@ def server(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def body(**changes: Any) -> dict[str, Any]:
-    return {"model": "galley/chat", "messages": [STORY], "max_tokens": 1500} | changes
+    endless = {"0": -100, "2": -100}  # the tokens that would end an answer
+    given = {"model": "galley/chat", "messages": [STORY], "max_tokens": 1500}
+    return given | {"logit_bias": endless} | changes
 
 
 def newest_row(server: LiveServer) -> dict[str, Any]:
