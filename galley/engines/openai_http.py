@@ -121,11 +121,15 @@ class OpenAIHttpEngine:
         return orjson.loads(answer)
 
     async def _send(self, path: str, body: dict[str, Any] | None) -> aiohttp.ClientResponse:
+        if self._session.closed:
+            raise _broken_off()
         method, data = ("GET", None) if body is None else ("POST", orjson.dumps(body))
         url = self._url + path
         try:
             return await self._session.request(method, url, data=data, allow_redirects=False)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            if self._session.closed:  # while we asked: whoever was there is gone for good
+                raise
             # A connection that idled may be dead on reuse; nothing was answered on it.
             return await self._session.request(method, url, data=data, allow_redirects=False)
 

@@ -152,6 +152,14 @@ async def test_nobody_there_is_a_503_that_says_to_try_again() -> None:
     assert failure.value.retry_after == 1
 
 
+async def test_who_asks_an_engine_that_was_closed_is_told_to_try_again() -> None:
+    engine = OpenAIHttpEngine("http://127.0.0.1:1/v1", "theirs", api_key=None, slots=1)
+    await engine.aclose()
+
+    with pytest.raises(OverloadedError):
+        await anext(engine.stream(asking()))
+
+
 async def test_closing_the_stream_hangs_up() -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
     first = f"data: {chunk({'content': 'Hey'})}\n\n".encode()
