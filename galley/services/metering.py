@@ -75,7 +75,8 @@ class Charge:
         """Book the request and wait until that is on disk. Only the first call does anything.
 
         Raises:
-            InternalError: it could not be written; then nothing may be answered.
+            OverloadedError, InternalError: it could not be written, now or at all; then nothing
+                may be answered.
         """
         if not self.settled:
             self.settled = True
