@@ -4,6 +4,7 @@ import pty
 import select
 import signal
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -146,20 +147,25 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._ours, text.encode())
 
-    def close(self) -> int:
+    def ended(self) -> int:
         """Press Ctrl-D and return the exit status."""
         self.type("\x04")
-        status = self.process.wait(30)
+        return self.process.wait(30)
+
+    def close(self) -> None:
+        with self.process:
+            self.process.kill()
         os.close(self._ours)
-        return status
 
 
 def test_a_conversation_remembers_its_turns_survives_a_refusal_and_ends_with_ctrl_d(
     tmp_path: Path,
 ) -> None:
     refusal = http('{"error": {"message": "Full."}}', status="503 Unavailable")
-    with scripted_server(streamed("I am ", "Galley."), refusal, streamed("Yes.")) as server:
-        terminal = Terminal(server.base_url, tmp_path)
+    with (
+        scripted_server(streamed("I am ", "Galley."), refusal, streamed("Yes.")) as server,
+        closing(Terminal(server.base_url, tmp_path)) as terminal,
+    ):
         terminal.until("> ")
         terminal.type("who are you?\n")
         terminal.until("I am Galley.")
@@ -170,7 +176,7 @@ def test_a_conversation_remembers_its_turns_survives_a_refusal_and_ends_with_ctr
         terminal.type("really?\n")
         terminal.until("Yes.")
         terminal.until("> ", 4)
-        status = terminal.close()
+        status = terminal.ended()
 
     assert status == 0
     assert asked(server.requests[2])["messages"] == [
@@ -182,8 +188,10 @@ def test_a_conversation_remembers_its_turns_survives_a_refusal_and_ends_with_ctr
 
 def test_ctrl_c_stops_an_answer_and_keeps_the_conversation(tmp_path: Path) -> None:
     endless = [streamed("on and on").replace(b"data: [DONE]\n\n", b""), HANG]
-    with scripted_server(endless, streamed("Sorry.")) as server:
-        terminal = Terminal(server.base_url, tmp_path)
+    with (
+        scripted_server(endless, streamed("Sorry.")) as server,
+        closing(Terminal(server.base_url, tmp_path)) as terminal,
+    ):
         terminal.until("> ")
         terminal.type("tell me everything\n")
         terminal.until("on and on")
@@ -193,7 +201,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_conversation(tmp_path: Path) -> No
         terminal.type("stop\n")
         terminal.until("Sorry.")
         terminal.until("> ", 3)
-        status = terminal.close()
+        status = terminal.ended()
 
     assert status == 0
     assert [turn["content"] for turn in asked(server.requests[1])["messages"]] == [
