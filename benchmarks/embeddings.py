@@ -56,7 +56,9 @@ async def _compare(
             units=batch * clients,
         )  # fmt: skip
     turns = await take_turns(runs, rounds)
-    targets = {"raw, same threads": 0.85, "raw, all cores": None, LITSERVE: 2.0}
+    # Many clients keep a core busy with HTTP alone; raw, nothing but the model runs.
+    fair = "raw, all cores" if clients == 1 else "raw, all cores but one"
+    targets = dict.fromkeys(RAW) | {fair: 0.85, LITSERVE: 2.0}
     return [
         faster(f"embeddings: {what}", turns, "texts/s", than=name, at_least=target)
         for name, target in targets.items()

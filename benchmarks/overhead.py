@@ -16,7 +16,6 @@ from benchmarks.load import pictures
 from benchmarks.main import main
 from benchmarks.raw import RawClassifier, RawEmbedder
 from benchmarks.servers import CHAT, EMBEDDINGS, Server, galley, llama
-from galley.engines.threads import thread_count
 
 CALLS_PER_ROUND = 10
 AT_MOST_MS = 3.0
@@ -26,7 +25,7 @@ TEXT = "What is FastAPI?"
 async def run(rounds: int) -> list[Finding]:
     """Measure one call of each engine through Galley and without it, in turns."""
     picture = pictures()[0]
-    embedder, classifier = RawEmbedder(thread_count(0)), RawClassifier(thread_count(0))
+    embedder, classifier = RawEmbedder(1), RawClassifier(1)
     with galley() as ours, llama() as raw:
         chat = "/v1/chat/completions"
         pairs = {

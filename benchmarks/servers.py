@@ -18,7 +18,7 @@ from typing import IO
 
 from galley.core.security import make_key
 from galley.core.settings import EMBEDDED_MODELS
-from galley.engines.threads import thread_count
+from galley.engines.threads import chat_threads
 from galley.services.sources import fetch_all
 
 ROOT = Path(__file__).parents[1]
@@ -84,7 +84,7 @@ def llama(*, slots: int = 4) -> Generator[Server]:
         "path": str(model_files()[CHAT]),
         "slots": slots,
         "context": settings.context,
-        "threads": thread_count(settings.threads),
+        "threads": chat_threads(settings.threads),
         "gpu_layers": settings.gpu_layers,
         "secret": "raw",
     }

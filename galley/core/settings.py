@@ -61,7 +61,7 @@ class ModelSettings(BaseModel):
         default=64, ge=0, le=10_000, description="Chat: requests that may wait for a slot."
     )
     threads: int = Field(
-        default=0, ge=0, le=256, description="CPU threads; 0 leaves one core free."
+        default=0, ge=0, le=256, description="CPU threads; 0 takes all cores, for chat all but one."
     )
     gpu_layers: int = Field(
         default=-1, ge=-1, description="Chat: layers on the GPU; -1 takes what fits."

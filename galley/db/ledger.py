@@ -1,7 +1,7 @@
 """The ledger: answered means recorded, at one commit for many requests.
 
-There is no timer. While a batch is being committed, whatever comes in queues up and is the next
-batch. A request that opens and settles within one batch is one insert.
+No settlement waits for a timer. While a batch is being committed, whatever comes in queues up and
+is the next batch. A request that settles within `OPEN_AFTER_S` is one insert.
 """
 
 import asyncio
@@ -20,6 +20,9 @@ from galley.db.record import STATE, Done, Record, RefusedRowError, Row
 from galley.db.session import Database
 
 log = structlog.get_logger()
+
+# Only a crash tells whether an open row was on disk: who is answered sooner need not have one.
+OPEN_AFTER_S = 0.05
 
 
 class Writer(Protocol):
@@ -73,6 +76,8 @@ class Ledger:
             else PostgresWriter(database.engine)
         )
         self._context = contextvars.copy_context()  # or our log lines would name some request
+        self._fresh: dict[str, Row] = {}
+        self._opening: asyncio.TimerHandle | None = None
         self._queued = Batch()
         self._singles: deque[Batch] = deque()
         self._at_work = False
@@ -80,10 +85,12 @@ class Ledger:
         self._closed = False
 
     def open(self, record: Record) -> None:
-        """Queue `record` as it is now; nobody waits for it."""
-        self._queued.rows.setdefault(record.request_id, record.row())
-        if not self._at_work:
-            self._wake()
+        """Queue `record` as it is now, to be written soon; nobody waits for it."""
+        self._fresh[record.request_id] = record.row()
+        if self._opening is None:
+            self._opening = self._loop.call_later(
+                OPEN_AFTER_S, self._open_fresh, context=self._context
+            )
 
     def settle(self, record: Record) -> asyncio.Future[None]:
         """Queue `record` in its final state; of several settlements the first counts.
@@ -93,6 +100,7 @@ class Ledger:
             `OverloadedError` when nothing can be recorded now and `InternalError` when the
             database does not take this row; either way nothing was billed.
         """
+        self._fresh.pop(record.request_id, None)
         queued = self._queued
         known = queued.rows.get(record.request_id)
         if known is None or known[STATE] == "open":
@@ -105,12 +113,24 @@ class Ledger:
 
     async def aclose(self) -> None:
         """Write what is queued, then stop; nothing may be opened or settled after it."""
+        if self._opening is not None:
+            self._opening.cancel()
+            self._open_fresh()
         if self._at_work:
             self._rested.clear()
             await self._rested.wait()
         if not self._closed:
             self._closed = True
             await self._writer.aclose()
+
+    def _open_fresh(self) -> None:
+        self._opening = None
+        if self._fresh:
+            for request_id, row in self._fresh.items():
+                self._queued.rows.setdefault(request_id, row)
+            self._fresh.clear()
+            if not self._at_work:
+                self._wake()
 
     def _wake(self) -> None:
         if self._closed:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -38,32 +38,52 @@ class _Job(Generic[T]):
     future: asyncio.Future[Batched]
     since: float
     taken: int = 0
-    failed: bool = False
+    done: int = 0
+    failure: Exception | None = None
     queue_s: float = 0.0
     run_s: float = 0.0
-    rows: list[Floats] = field(default_factory=list[Floats])
+    rows: dict[int, Floats] = field(default_factory=dict[int, Floats])
+    """What is done, by the number of the first item."""
 
     @property
     def wanted(self) -> bool:
         """Whether anybody waits for the rest; the future may have been cancelled."""
-        return not self.failed and not self.future.done()
+        return not self.failure and not self.future.done()
 
     @property
     def exhausted(self) -> bool:
         return self.taken == len(self.items)
 
+    @property
+    def settled(self) -> bool:
+        return self.failure is not None or self.done == len(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part(Generic[T]):
+    """What one call takes of a job: the items from `begin` to before `end`."""
+
+    job: _Job[T]
+    begin: int
+    end: int
+
+    @property
+    def items(self) -> Sequence[T]:
+        return self.job.items[self.begin : self.end]
+
 
 class Batcher(Generic[T]):
-    """Runs `run` on a thread of its own, over the items of whoever waits.
+    """Runs `run` on threads of its own, over the items of whoever waits.
 
     Callers take turns, and one call has room for a share of everyone's items: two thousand
     texts do not hold up a single one that comes later. All callers share one event loop.
 
     Args:
-        run: the model; gives one row per item.
-        name: of the thread.
+        run: the model; gives one row per item. With several threads, it runs at the same time.
+        name: of the threads.
         limit: how much one call of the model may cost; a heavier item goes alone.
         weigh: what an item costs.
+        threads: how many calls may run at the same time.
     """
 
     def __init__(
@@ -73,6 +93,7 @@ class Batcher(Generic[T]):
         name: str,
         limit: int,
         weigh: Callable[[T], int] = lambda _: 1,
+        threads: int = 1,
     ) -> None:
         self._run = run
         self._limit = limit
@@ -80,8 +101,12 @@ class Batcher(Generic[T]):
         self._queue: deque[_Job[T]] = deque()
         self._wake = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     async def __call__(self, items: Sequence[T]) -> Batched:
         """Return one row per item. A cancelled caller's items are not run any more.
@@ -99,51 +124,45 @@ class Batcher(Generic[T]):
         return await job.future
 
     async def close(self) -> None:
-        """Finish the call that runs, refuse those who wait, end the thread. Safe to repeat."""
+        """Finish the calls that run, refuse those who wait, end the threads. Safe to repeat."""
         with self._wake:
             self._closed = True
-            self._wake.notify()
-        await asyncio.to_thread(self._thread.join)
+            self._refuse()
+            self._wake.notify_all()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
 
     def _work(self) -> None:
-        while batch := self._next():
+        while parts := self._next():
             started = time.perf_counter()
             rows: Floats | None = None
             failure: Exception | None = None
             try:
-                rows = self._run([item for _, items in batch for item in items])
+                rows = self._run([item for part in parts for item in part.items])
             except Exception as error:  # whatever it is, those who wait must hear of it
                 failure = error
-            spent = time.perf_counter() - started
-            at = 0
-            for job, items in batch:
-                job.queue_s = job.queue_s or started - job.since
-                job.run_s += spent
-                job.failed = rows is None
-                if rows is not None:
-                    job.rows.append(rows[at : at + len(items)])
-                at += len(items)
-            self._settle([job for job, _ in batch if job.failed or job.exhausted], failure)
+            self._note(parts, started, rows, failure)
 
-    def _next(self) -> list[tuple[_Job[T], Sequence[T]]]:
+    def _next(self) -> Sequence[_Part[T]]:
         """Wait for work and take what fits into one call; nothing means that this is the end."""
         with self._wake:
-            while True:
+            while not self._closed:
                 self._queue = deque(job for job in self._queue if job.wanted)
-                if self._closed:
-                    self._settle(list(self._queue), OverloadedError("The model is shut down."))
-                    return []
                 if self._queue:
-                    return self._take()
+                    parts = self._take()
+                    if self._queue:
+                        self._wake.notify()  # whoever is idle takes from the rest
+                    return parts
                 self._wake.wait()
+            return []
 
-    def _take(self) -> list[tuple[_Job[T], Sequence[T]]]:
-        batch: list[tuple[_Job[T], Sequence[T]]] = []
+    def _take(self) -> Sequence[_Part[T]]:
+        parts: list[_Part[T]] = []
         room = self._limit
         for waiting in range(len(self._queue), 0, -1):
             job = self._queue[0]
             begin, cost = job.taken, self._weigh(job.items[job.taken])
-            if batch and cost > room:
+            if parts and cost > room:
                 break
             job.taken += 1
             while not job.exhausted:
@@ -152,31 +171,59 @@ class Batcher(Generic[T]):
                     break
                 cost += weight
                 job.taken += 1
-            batch.append((job, job.items[begin : job.taken]))
+            parts.append(_Part(job, begin, job.taken))
             room -= cost
             self._queue.popleft()
             if not job.exhausted:
                 self._queue.append(job)  # behind those who came since
-        return batch
+        return parts
 
-    def _settle(self, jobs: Sequence[_Job[T]], failure: Exception | None) -> None:
+    def _note(
+        self,
+        parts: Sequence[_Part[T]],
+        started: float,
+        rows: Floats | None,
+        failure: Exception | None,
+    ) -> None:
+        """Keep what a call made, and wake those who have everything now."""
+        spent = time.perf_counter() - started
+        at = 0
+        with self._wake:
+            for part in parts:
+                job, size = part.job, part.end - part.begin
+                job.queue_s = job.queue_s or started - job.since
+                job.run_s += spent
+                job.failure = job.failure or failure
+                if rows is not None:
+                    job.rows[part.begin] = rows[at : at + size]
+                job.done += size
+                at += size
+            self._settle([part.job for part in parts if part.job.settled])
+
+    def _refuse(self) -> None:
+        for job in self._queue:
+            job.failure = OverloadedError("The model is shut down.")
+        self._settle(list(self._queue))
+
+    def _settle(self, jobs: Sequence[_Job[T]]) -> None:
         """Wake the callers, in one step over to the event loop."""
         if jobs:
             # The loop is gone when the server was stopped harder than by `close`.
             with contextlib.suppress(RuntimeError):
-                jobs[0].future.get_loop().call_soon_threadsafe(_answer, jobs, failure)
+                jobs[0].future.get_loop().call_soon_threadsafe(_answer, jobs)
 
 
-def _answer(jobs: Sequence[_Job[T]], failure: Exception | None) -> None:
+def _answer(jobs: Sequence[_Job[Any]]) -> None:
     for job in jobs:
         if job.future.done():
             continue
-        if failure is None:
-            rows = job.rows[0] if len(job.rows) == 1 else np.concatenate(job.rows)
-            job.future.set_result(Batched(rows, job.queue_s, job.run_s))
-        elif isinstance(failure, GalleyError):
-            job.future.set_exception(failure)
+        if job.failure is None:
+            rows = [job.rows[begin] for begin in sorted(job.rows)]
+            whole = rows[0] if len(rows) == 1 else np.concatenate(rows)
+            job.future.set_result(Batched(whole, job.queue_s, job.run_s))
+        elif isinstance(job.failure, GalleyError):
+            job.future.set_exception(job.failure)
         else:
             error = EngineError("The model failed on this input.")
-            error.__cause__ = failure
+            error.__cause__ = job.failure
             job.future.set_exception(error)

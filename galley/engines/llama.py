@@ -19,7 +19,7 @@ from galley.core.settings import ModelSettings
 from galley.engines import tool_prompt
 from galley.engines.llama_child import LlamaChild
 from galley.engines.openai_http import chat_body, completion_body
-from galley.engines.threads import thread_count
+from galley.engines.threads import chat_threads
 from galley.schemas.chat import ChatRequest, ImagePart, Message
 from galley.schemas.completions import CompletionRequest
 from galley.schemas.delta import Delta
@@ -58,7 +58,7 @@ class LlamaEngine:
             "path": str(path),
             "slots": settings.slots,
             "context": settings.context,
-            "threads": thread_count(settings.threads),
+            "threads": chat_threads(settings.threads),
             "gpu_layers": settings.gpu_layers,
         }
         self._silence = silence

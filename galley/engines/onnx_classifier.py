@@ -22,7 +22,7 @@ from galley.engines.pictures import Frame, Picture, decode
 from galley.engines.sentence_files import read_json
 from galley.engines.weights import WeightsError, read_torch_pickle
 
-_CALL_PICTURES = 8
+_CALL_PICTURES = 4
 _ACCELERATED_CALL_PICTURES = 64
 _MAX_DECODERS = 4
 _CONVNEXT_UNCUT = 384  # from this size on, ConvNeXt's processor cuts nothing off
@@ -55,7 +55,7 @@ def open_classifier(path: Path, threads: int) -> "OnnxClassifier":
     Args:
         path: the weights of EfficientNet-Lite0 (`.pth`), or a folder with `model.onnx`,
             `config.json` and `preprocessor_config.json`, as Hugging Face's exporter writes them.
-        threads: of the CPU; 0 leaves one core free.
+        threads: of the CPU; 0 takes every core.
     Raises:
         WeightsError: a file is missing, damaged, or of a model that is not supported.
     """
@@ -102,6 +102,7 @@ class OnnxClassifier:
             self._probabilities,
             name="galley-classify",
             limit=_ACCELERATED_CALL_PICTURES if session.accelerated else _CALL_PICTURES,
+            threads=session.calls,
         )
 
     async def classify(self, images: Sequence[bytes]) -> list[Classified | BadRequestError]:

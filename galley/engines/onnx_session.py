@@ -1,5 +1,6 @@
 """Open an ONNX Runtime session on the best hardware that this machine and its wheel have."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from galley.engines.threads import thread_count
+from galley.engines.threads import available_cores
 from galley.engines.weights import WeightsError
 
 Feed = Mapping[str, NDArray[Any]]
@@ -23,12 +24,16 @@ _TOLERANCE = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A loaded graph, its inputs by name, and where it runs, in words."""
+    """A loaded graph, its inputs by name, and where it runs, in words.
+
+    `calls` is how many runs at the same time the hardware is meant for.
+    """
 
     inputs: Mapping[str, str]
     outputs: tuple[str, ...]
     hardware: str
     accelerated: bool
+    calls: int
     _session: ort.InferenceSession
 
     def run(self, output: str, feed: Feed) -> NDArray[Any]:
@@ -44,15 +49,17 @@ def open_session(
     An accelerator is taken when it is there, computes what the CPU computes, and is faster.
 
     Args:
-        threads: of the CPU; 0 leaves one core free.
+        threads: of the CPU, for all runs together; 0 takes every core.
         example: makes a typical feed from the inputs' names and types.
     Raises:
         WeightsError: ONNX Runtime cannot load the graph.
     """
-    threads = thread_count(threads)
+    threads = threads or available_cores()
+    # Side by side, runs of few threads get more done; more threads make a lone run faster.
+    threads_per_run = math.isqrt(threads)
     name = graph.name if isinstance(graph, Path) else "the graph"
     try:
-        cpu = _open(graph, threads, _CPU)
+        cpu = _open(graph, threads_per_run, _CPU)
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise WeightsError(f"{name} cannot be loaded by ONNX Runtime: {error}") from error
     feed = example(_inputs(cpu))
@@ -62,14 +69,16 @@ def open_session(
         raise WeightsError(f"{name} does not fit the files beside it: {error}") from error
     for provider in ort.get_available_providers():
         if provider in _ACCELERATORS and (fast := _accelerate(graph, provider, cpu, feed)):
-            return _session(fast, _ACCELERATORS[provider], accelerated=True)
+            return _session(fast, _ACCELERATORS[provider], accelerated=True, calls=1)
     words = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
-    return _session(cpu, words, accelerated=False)
+    return _session(cpu, words, accelerated=False, calls=threads // threads_per_run)
 
 
-def _session(session: ort.InferenceSession, hardware: str, *, accelerated: bool) -> Session:
+def _session(
+    session: ort.InferenceSession, hardware: str, *, accelerated: bool, calls: int
+) -> Session:
     outputs = tuple(output.name for output in session.get_outputs())
-    return Session(_inputs(session), outputs, hardware, accelerated, session)
+    return Session(_inputs(session), outputs, hardware, accelerated, calls, session)
 
 
 def _inputs(session: ort.InferenceSession) -> dict[str, str]:

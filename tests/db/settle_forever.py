@@ -11,7 +11,7 @@ import os
 import sys
 from random import Random
 
-from galley.db.ledger import Ledger
+from galley.db.ledger import OPEN_AFTER_S, Ledger
 from galley.db.record import Record
 from galley.db.session import open_database
 from galley.db.tables import new_id
@@ -22,7 +22,7 @@ async def client(ledger: Ledger, random: Random) -> None:
     while True:
         record = Record(new_id(), "killed-server", user_id, key_id, "chat/completions")
         ledger.open(record)
-        await asyncio.sleep(random.random() / 200)
+        await asyncio.sleep(random.random() * 2 * OPEN_AFTER_S)
         record.state, record.status, record.completion_tokens = "completed", 200, 3
         await ledger.settle(record)
         os.write(1, f"{record.request_id}\n".encode())
@@ -32,6 +32,7 @@ async def main(url: str) -> None:
     async with open_database(url) as database:
         ledger = Ledger(database)
         ledger.open(Record(new_id(), "killed-server", new_id(), new_id(), "lasting"))
+        await asyncio.sleep(2 * OPEN_AFTER_S)
         await asyncio.gather(*(client(ledger, Random(n)) for n in range(256)))  # noqa: S311 - not a secret
 
 

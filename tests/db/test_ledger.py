@@ -8,7 +8,7 @@ from sqlalchemy import func, select, text
 from structlog.testing import capture_logs
 
 from galley.core.errors import InternalError
-from galley.db.ledger import Ledger
+from galley.db.ledger import OPEN_AFTER_S, Ledger
 from galley.db.record import COLUMNS
 from galley.db.requests import interrupt_open
 from galley.db.session import Database
@@ -53,6 +53,7 @@ async def test_a_request_is_open_in_the_database_while_it_runs(ledger: Ledger, d
     running, other = new_record(), new_record()
     ledger.open(running)
 
+    await asyncio.sleep(2 * OPEN_AFTER_S)
     await ledger.settle(finished(other))
 
     rows = await stored_requests(database)
@@ -98,7 +99,7 @@ async def test_requests_settled_at_all_sorts_of_moments_are_each_recorded_once(
     async def request(n: int) -> None:
         record = new_record(user_id=alice)
         ledger.open(record)
-        await asyncio.sleep(n % 7 / 1000)
+        await asyncio.sleep(n % 7 * OPEN_AFTER_S / 4)
         await ledger.settle(finished(record, prompt_tokens=n))
 
     await asyncio.gather(*(request(n) for n in range(400)))
@@ -150,6 +151,7 @@ async def test_opening_after_the_settlement_changes_nothing(
 async def test_a_request_taken_for_interrupted_may_still_settle(ledger: Ledger, database: Database):
     record, other = new_record(), new_record()
     ledger.open(record)
+    await asyncio.sleep(2 * OPEN_AFTER_S)
     await ledger.settle(finished(other))
     async with database.sessions.begin() as session:
         await interrupt_open(session, instance_id="another-server")

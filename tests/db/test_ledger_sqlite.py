@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from galley.core.errors import OverloadedError
-from galley.db.ledger import Ledger
+from galley.db.ledger import OPEN_AFTER_S, Ledger
 from galley.db.session import Database, open_database
 from tests.records import finished, new_record, stored_requests
 
@@ -80,7 +80,7 @@ async def test_a_failed_commit_that_nobody_waits_for_is_only_logged(
     assert complaints == []
 
 
-async def test_open_and_settle_in_one_batch_are_one_insert(ledger: Ledger, database: Database):
+async def test_a_request_that_is_settled_soon_is_one_insert(ledger: Ledger, database: Database):
     assert database.path
     with closing(sqlite3.connect(database.path)) as connection:
         connection.executescript("""
@@ -93,6 +93,7 @@ async def test_open_and_settle_in_one_batch_are_one_insert(ledger: Ledger, datab
         ledger.open(quick)
         ledger.open(slow)
         await ledger.settle(finished(quick))
+        await asyncio.sleep(2 * OPEN_AFTER_S)
         await ledger.settle(finished(slow))
 
         writes = connection.execute("SELECT kind, count(*) FROM writes GROUP BY kind").fetchall()

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from galley.core.errors import BadRequestError
-from galley.db.ledger import Ledger
+from galley.db.ledger import OPEN_AFTER_S, Ledger
 from galley.db.requests import find_request, interrupt_open, recent_requests
 from galley.db.session import Database, open_database
 from galley.db.tables import new_id
@@ -66,6 +66,7 @@ async def test_what_other_servers_left_open_is_marked_interrupted(
 ):
     ledger.open(new_record(instance_id="dead-server", prompt_tokens=1))
     ledger.open(new_record(instance_id="this-server", prompt_tokens=2))
+    await asyncio.sleep(2 * OPEN_AFTER_S)
     await ledger.settle(finished(new_record(instance_id="dead-server"), prompt_tokens=3))
 
     async with database.sessions.begin() as session:

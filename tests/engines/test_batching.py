@@ -41,9 +41,9 @@ class Model:
 
 @asynccontextmanager
 async def batching(
-    model: Model, *, limit: int = 64, weigh: Callable[[int], int] = lambda _: 1
+    model: Model, *, limit: int = 64, weigh: Callable[[int], int] = lambda _: 1, threads: int = 1
 ) -> AsyncGenerator[Batcher[int]]:
-    batcher = Batcher(model, name="test", limit=limit, weigh=weigh)
+    batcher = Batcher(model, name="test", limit=limit, weigh=weigh, threads=threads)
     try:
         yield batcher
     finally:
@@ -77,6 +77,35 @@ async def test_all_calls_run_on_one_thread_that_is_not_the_event_loops() -> None
 
     assert len(model.threads) == 1
     assert model.threads != {threading.get_ident()}
+
+
+async def test_calls_run_side_by_side_and_their_rows_come_in_order() -> None:
+    model = Model()
+    async with batching(model, limit=2, threads=3) as batcher:
+        asked = asyncio.create_task(ask(batcher, *range(9)))
+        for _ in range(3):
+            await model.running()
+        assert len(model.threads) == 3
+
+        model.go(100)
+
+        assert await asked == [n * n for n in range(9)]
+    assert sorted(model.calls) == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
+
+
+async def test_a_call_that_fails_beside_others_fails_the_request_once() -> None:
+    model = Model()
+    async with batching(model, limit=1, threads=2) as batcher:
+        bad = asyncio.create_task(ask(batcher, -1, 2, 3))
+        good = asyncio.create_task(ask(batcher, 5))
+        for _ in range(2):
+            await model.running()
+
+        model.go(100)
+
+        with pytest.raises(EngineError):
+            await bad
+        assert await good == [25]
 
 
 async def test_one_that_comes_later_does_not_wait_for_two_thousand() -> None:

@@ -27,18 +27,21 @@ def example(_: Mapping[str, str]) -> Feed:
     return {"x": np.array([1, 2], np.float32)}
 
 
-@pytest.mark.parametrize(("threads", "words"), [(1, "CPU, 1 thread"), (3, "CPU, 3 threads")])
-def test_it_says_where_it_runs_and_on_how_many_threads(
-    threads: int, words: str, doubling: Path
+@pytest.mark.parametrize(
+    ("threads", "calls", "words"),
+    [(1, 1, "CPU, 1 thread"), (2, 2, "CPU, 2 threads"), (8, 4, "CPU, 8 threads")],
+)
+def test_it_says_where_it_runs_on_how_many_threads_and_how_many_runs_share_them(
+    threads: int, calls: int, words: str, doubling: Path
 ) -> None:
     session = open_session(doubling, threads, example)
 
-    assert session.hardware == words
+    assert (session.hardware, session.calls) == (words, calls)
     assert not session.accelerated
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux pins threads to cores")
-def test_zero_threads_leave_a_core_free_but_take_at_least_one(doubling: Path) -> None:
+def test_zero_threads_take_the_cores_that_are_ours(doubling: Path) -> None:
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
