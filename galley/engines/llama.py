@@ -1,6 +1,6 @@
 """llama.cpp in a child process of our own: native code may crash, the server must not.
 
-The child (`llama_server.py`) serves HTTP on a random loopback port with a secret of its own.
+The child (`llama_server.py`) serves HTTP on a UNIX socket of ours with a secret of its own.
 It is started again, with growing pauses, whenever it ends.
 """
 
@@ -73,9 +73,9 @@ class LlamaEngine:
         return self._child.process.pid if self._child else None
 
     @property
-    def address(self) -> tuple[str, str] | None:
-        """The child's URL and secret, for whoever measures it alone."""
-        return (self._child.url, self._child.secret) if self._child else None
+    def address(self) -> tuple[Path, str] | None:
+        """The child's socket and secret, for whoever looks at it alone."""
+        return (self._child.socket, self._child.secret) if self._child else None
 
     async def start(self) -> None:
         """Load the model.

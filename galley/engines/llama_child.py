@@ -1,10 +1,14 @@
 """One run of the child process behind a llama.cpp model."""
 
 import asyncio
+import os
 import secrets
+import shutil
 import sys
+import tempfile
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import orjson
@@ -27,14 +31,14 @@ class LlamaChild:
     """A child that answers.
 
     Args:
-        url: where it listens, on loopback; `secret` opens it.
+        socket: where it listens, in a folder that only we can enter; `secret` opens it.
         http: a client of it.
         output: its last lines of standard error.
         has_tools: the model's chat template knows tools.
     """
 
     process: asyncio.subprocess.Process
-    url: str
+    socket: Path
     secret: str
     hardware: str
     http: OpenAIHttpEngine
@@ -51,6 +55,7 @@ class LlamaChild:
         Raises:
             EngineStartError: it ended instead; the message says why.
         """
+        socket = Path(tempfile.mkdtemp(prefix="galley-", dir=_short_folder()), "llama.sock")
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "galley.engines.llama_server",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
@@ -58,19 +63,23 @@ class LlamaChild:
             start_new_session=True,  # Ctrl-C on the terminal is for the server alone
         )  # fmt: skip
         try:
-            return await cls._introduce(process, wanted)
+            return await cls._introduce(process, wanted, socket)
         except BaseException:  # cancelled while loading, too: nobody else knows this process
             if process.returncode is None:
                 process.kill()
             await process.wait()
+            shutil.rmtree(socket.parent, ignore_errors=True)
             raise
 
     @classmethod
-    async def _introduce(cls, process: asyncio.subprocess.Process, wanted: dict[str, Any]) -> Self:
+    async def _introduce(
+        cls, process: asyncio.subprocess.Process, wanted: dict[str, Any], socket: Path
+    ) -> Self:
         assert process.stdin is not None  # noqa: S101 - a pipe was asked for
         assert process.stdout is not None  # noqa: S101
         secret = secrets.token_hex(16)
-        process.stdin.write(orjson.dumps(wanted | {"secret": secret}) + b"\n")
+        told = wanted | {"secret": secret, "socket": str(socket)}
+        process.stdin.write(orjson.dumps(told) + b"\n")
         output: deque[str] = deque(maxlen=20)
         drained = asyncio.create_task(_drain(process, output))
         line = await process.stdout.readline()
@@ -81,7 +90,9 @@ class LlamaChild:
             await drained
             raise EngineStartError(wanted["name"], process.returncode, output)
         ready = orjson.loads(line)
-        http = OpenAIHttpEngine(ready["url"], wanted["name"], api_key=secret, slots=wanted["slots"])
+        http = OpenAIHttpEngine(
+            "http://localhost", wanted["name"], api_key=secret, slots=wanted["slots"], socket=socket
+        )
         try:
             props = await http.ask("/props")
         except BaseException:
@@ -90,7 +101,7 @@ class LlamaChild:
         capabilities = props.get("chat_template_caps") or {}
         return cls(
             process=process,
-            url=ready["url"],
+            socket=socket,
             secret=secret,
             hardware=ready["hardware"],
             http=http,
@@ -110,6 +121,13 @@ class LlamaChild:
         except TimeoutError:
             self.process.kill()
             await self.process.wait()
+        shutil.rmtree(self.socket.parent, ignore_errors=True)  # where it was killed
+
+
+def _short_folder() -> str:
+    """Where temporary folders go, unless that is too long for a socket's address (104 bytes)."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) < 70 else "/tmp"  # noqa: S108 - mkdtemp makes it ours
 
 
 async def _drain(process: asyncio.subprocess.Process, output: deque[str]) -> None:

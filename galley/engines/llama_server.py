@@ -3,12 +3,14 @@
     python -m galley.engines.llama_server < one line of JSON, then an open pipe
 
 It prints one line of JSON when it answers, and ends as soon as its standard input does: when
-the server closes the pipe, and when the server dies in any way.
+the server closes the pipe, and when the server dies in any way. It listens on the UNIX socket that
+it is given, and removes that socket's folder at the end; without one, on a random loopback port.
 """
 
 import importlib
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -17,8 +19,10 @@ from typing import Any
 xllamacpp: Any = importlib.import_module("xllamacpp")  # native: it has no types to check against
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(socket: str | None) -> None:
     sys.stdin.read()
+    if socket:
+        shutil.rmtree(os.path.dirname(socket), ignore_errors=True)
     os._exit(0)  # no destructors: destroying a young llama.cpp server hangs
 
 
@@ -47,6 +51,8 @@ def _params(wanted: dict[str, str | int]) -> Any:
     params.model_alias = {wanted["name"]}  # unset, the file's path would show in answers
     params.api_keys = [wanted["secret"]]
     params.port = 0
+    if "socket" in wanted:
+        params.hostnames = [wanted["socket"]]
     params.n_parallel = wanted["slots"]
     params.n_ctx = int(wanted["slots"]) * int(wanted["context"])
     params.n_gpu_layers = wanted["gpu_layers"]
@@ -64,8 +70,9 @@ def _params(wanted: dict[str, str | int]) -> Any:
 
 def main() -> None:
     """Serve until standard input ends."""
-    params = _params(json.loads(sys.stdin.readline()))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    wanted = json.loads(sys.stdin.readline())
+    params = _params(wanted)
+    threading.Thread(target=_end_with_parent, args=[wanted.get("socket")], daemon=True).start()
     server = xllamacpp.Server(params)
     # llama.cpp installs handlers of its own; ours is the closed pipe.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -5,6 +5,7 @@ Closing a stream closes its connection, which is how the other side learns to st
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -33,9 +34,12 @@ class OpenAIHttpEngine:
         model: the model's name over there.
         api_key: sent as a bearer token.
         slots: how many requests to send at the same time.
+        socket: of a server on this machine, in place of the host in `url`.
     """
 
-    def __init__(self, url: str, model: str, *, api_key: str | None, slots: int) -> None:
+    def __init__(
+        self, url: str, model: str, *, api_key: str | None, slots: int, socket: Path | None = None
+    ) -> None:
         self.slots = slots
         self.hardware = f"HTTP, {url}"
         self.problem: str | None = None
@@ -43,7 +47,11 @@ class OpenAIHttpEngine:
         self._model = model
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=(
+                aiohttp.UnixConnector(str(socket), limit=0)
+                if socket
+                else aiohttp.TCPConnector(limit=0)
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers | {"content-type": "application/json"},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),

@@ -103,6 +103,8 @@ async def test_a_killed_child_costs_its_own_requests_and_comes_back(engine: Llam
     running = asyncio.create_task(story())
     await asyncio.sleep(0.5)
     assert engine.pid is not None
+    assert engine.address is not None
+    folder = engine.address[0].parent
 
     os.kill(engine.pid, signal.SIGKILL)
 
@@ -111,6 +113,7 @@ async def test_a_killed_child_costs_its_own_requests_and_comes_back(engine: Llam
     assert failure.value.retry_after is not None
     assert "FastAPI" in await until_it_answers(engine, seconds=30)
     assert engine.problem is None
+    assert not folder.exists()
 
 
 async def test_a_child_that_is_stuck_is_started_again(weights: Path) -> None:
@@ -143,14 +146,18 @@ def _shared(levels: int) -> dict[str, Any]:
     return found
 
 
-async def test_closing_ends_the_child(weights: Path) -> None:
+async def test_closing_ends_the_child_and_leaves_nothing(weights: Path) -> None:
     engine = LlamaEngine("smollm2", weights, MODEL)
     await engine.start()
     child = psutil.Process(engine.pid)
+    assert engine.address is not None
+    folder = engine.address[0].parent
+    assert folder.stat().st_mode & 0o077 == 0
 
     await engine.aclose()
 
     assert not child.is_running()
+    assert not folder.exists()
     with pytest.raises(OverloadedError, match="stopped"):
         await answer(engine, asking())
 
@@ -172,14 +179,14 @@ from galley.engines.llama import LlamaEngine
 async def main():
     engine = LlamaEngine("m", Path(sys.argv[1]), EMBEDDED_MODELS["smollm2-135m-instruct"])
     await engine.start()
-    print(engine.pid, flush=True)
+    print("child", engine.pid, engine.address[0], flush=True)
     await asyncio.sleep(60)
 
 asyncio.run(main())
 """
 
 
-def test_the_child_does_not_outlive_a_killed_server(weights: Path) -> None:
+def test_the_child_does_not_outlive_a_killed_server_and_leaves_nothing(weights: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PARENT, str(weights)],
         stdout=subprocess.PIPE,
@@ -187,9 +194,12 @@ def test_the_child_does_not_outlive_a_killed_server(weights: Path) -> None:
         text=True,
     ) as parent:
         assert parent.stdout is not None
-        pid = next(int(line) for line in parent.stdout if line.strip().isdigit())
-        child = psutil.Process(pid)
+        told = (line.split() for line in parent.stdout)
+        pid, socket = next(words[1:] for words in told if words[0] == "child")
+        assert Path(socket).exists()
+        child = psutil.Process(int(pid))
 
         parent.kill()
 
     assert psutil.wait_procs([child], timeout=10)[1] == []
+    assert not Path(socket).parent.exists()

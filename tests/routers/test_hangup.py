@@ -51,8 +51,10 @@ def slots_at_work(server: LiveServer) -> int:
     engine = server.app.state.runtime.models.find("galley/chat").engine
     assert isinstance(engine, LlamaEngine)
     assert engine.address is not None
-    url, secret = engine.address
-    found = httpx2.get(f"{url}/slots", headers={"authorization": f"Bearer {secret}"}).json()
+    socket, secret = engine.address
+    with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(socket))) as child:
+        headers = {"authorization": f"Bearer {secret}"}
+        found = child.get("http://child/slots", headers=headers).json()
     return sum(slot["is_processing"] for slot in found)
 
 
