@@ -46,7 +46,9 @@ class ModelSettings(BaseModel):
     )
     license: str = Field(default="see its source", description="Shown by `galley models`.")
     sha256: str | None = Field(
-        default=None, pattern="^[0-9a-f]{64}$", description="Of the file; checked after a download."
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="Checked after a download; of a package: its wheel's.",
     )
     context: int = Field(
         default=4096,

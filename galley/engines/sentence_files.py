@@ -89,6 +89,7 @@ class WordPieces:
                 raise BadRequestError(
                     f"Input {number} has token {bad[0]}; this model's go from 0 to"
                     f" {self.vocabulary - 1}.",
+                    code="unknown_token",
                     param="input",
                 )
 

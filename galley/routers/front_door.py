@@ -196,12 +196,13 @@ class FrontDoor:
         self._endpoints = endpoints
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
-            endpoint = self._endpoints.get(scope["path"])
-            if endpoint is not None:
-                await self._serve(endpoint, scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
+        if endpoint is None:
+            await self._app(scope, receive, send)
+        elif scope["method"] == "POST":
+            await self._serve(endpoint, scope, receive, send)
+        else:  # FastAPI knows the declared path alone, and what to say of other methods
+            await self._app({**scope, "path": endpoint.paths[0]}, receive, send)
 
     async def _serve(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         runtime: Runtime = scope["app"].state.runtime

@@ -157,7 +157,7 @@ async def test_an_unknown_token_id_is_refused_by_its_number(
     with pytest.raises(BadRequestError, match=rf"Input 1 has token {token}\b") as refusal:
         await minilm.embed([HELLO_WORLD, [101, token]])
 
-    assert refusal.value.param == "input"
+    assert (refusal.value.code, refusal.value.param) == ("unknown_token", "input")
 
 
 async def test_a_single_text_does_not_wait_for_hundreds(minilm: OnnxEmbedder) -> None:

@@ -116,3 +116,13 @@ def test_a_whole_answer_that_takes_too_long_is_a_504(rush: Rush) -> None:
     assert f"{LONGEST_CALL_S:g} seconds" in slow.json()["detail"]
     quick = rush.server.post("/chat", messages=STORY, max_tokens=1)
     assert quick.status_code == 200, "the slot is free again"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat", "/v1/conversation", "/api/v1/chat/completions"])
+def test_another_method_is_405_on_every_path_of_an_endpoint(
+    path: str, live_server: LiveServer
+) -> None:
+    refused = live_server.client.get(path)
+
+    assert refused.status_code == 405
+    assert refused.headers["allow"] == "POST"
