@@ -67,7 +67,9 @@ class LiveServer:
             visit_database(self.settings.database_url.get_secret_value()) as sessions,
             sessions.begin() as session,
         ):
-            user = await create_user(session, email=f"{key}@example.org", name="New")
+            user = await create_user(
+                session, email=f"{key}@example.org", name="New", tier="enterprise"
+            )
             await create_key(session, user_id=user.id, name="first", key=key)
         return key
 

@@ -1,11 +1,43 @@
-"""Who is asking."""
+"""Who is asking, and what they may do."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from galley.core.limits import Rule
+
+SCOPES = ("chat", "embeddings", "classify", "usage", "keys")
+"""What a user may be allowed to do, one per family of routes."""
+
+ADMIN_SCOPES = ("admin:users", "admin:tiers", "admin:prices", "admin:usage", "admin:audit")
+"""The same for those who run the server; `admin:*` stands for all of them."""
+
+NO_KEY = "00000000-0000-0000-0000-000000000000"
+"""In place of a key's id, for who came with a password."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The authenticated owner of one request."""
+    """The authenticated owner of one request.
+
+    Args:
+        scopes: what they may do here and now: the owner's, less what the key leaves out.
+        models: the models they may use; None is all.
+        rules: their limits on everything, and `model_rules` those on one model.
+    """
 
     user_id: str
-    key_id: str
+    key_id: str = NO_KEY
+    tier: str = "free"
+    scopes: frozenset[str] = frozenset()
+    models: frozenset[str] | None = None
+    rules: tuple[Rule, ...] = ()
+    model_rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict[str, tuple[Rule, ...]])
+
+    def may(self, scope: str) -> bool:
+        """Tell whether `scope` is among theirs."""
+        return grants(self.scopes, scope)
+
+
+def grants(scopes: frozenset[str], scope: str) -> bool:
+    """Tell whether `scopes` hold `scope`: by name, or by `admin:*`."""
+    return scope in scopes or (scope.startswith("admin:") and "admin:*" in scopes)

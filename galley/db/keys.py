@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galley.core.caller import Caller
 from galley.core.security import hash_key
-from galley.db.tables import ApiKey, User, parse_id, utc_now
+from galley.db.tables import ApiKey, Tier, User, parse_id, utc_now
 
 
 async def create_key(session: AsyncSession, *, user_id: str, name: str, key: str) -> ApiKey:
@@ -34,15 +33,23 @@ async def is_known(session: AsyncSession, key_hash: bytes) -> bool:
     return bool(await session.scalar(select(exists().where(ApiKey.hash == key_hash))))
 
 
-async def find_caller(session: AsyncSession, key_hash: bytes) -> Caller | None:
-    """Who holds the key; None when it is unknown or revoked."""
+async def find_holder(
+    session: AsyncSession, key_hash: bytes, *, now: datetime
+) -> tuple[ApiKey, User, Tier] | None:
+    """Who holds the key; None when it is unknown, revoked or expired, or its user disabled."""
     query = (
-        select(ApiKey.id, User.id)
+        select(ApiKey, User, Tier)
         .join(User, User.id == ApiKey.user_id)
-        .where(ApiKey.hash == key_hash, ApiKey.revoked_at.is_(None))
+        .join(Tier, Tier.name == User.tier)
+        .where(
+            ApiKey.hash == key_hash,
+            ApiKey.revoked_at.is_(None),
+            or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now),
+            User.status == "active",
+        )
     )
     found = (await session.execute(query)).one_or_none()
-    return Caller(user_id=found[1], key_id=found[0]) if found else None
+    return (found[0], found[1], found[2]) if found else None
 
 
 async def revoke_key(

@@ -30,6 +30,7 @@ class Record:
         served_model: the one that answered.
         status: HTTP status; 499 for a caller that hung up.
         units: images or texts, where these are what is counted.
+        cost: in micro-dollars, by the price `price_id`.
         ignored_fields: inert fields that the request carried, joined by commas.
     """
 
@@ -49,6 +50,8 @@ class Record:
     cached_tokens: int = 0
     completion_tokens: int = 0
     units: int = 0
+    cost: int = 0
+    price_id: str | None = None
     first_token_ms: float | None = None
     response_time_ms: float | None = None
     ignored_fields: str | None = None
@@ -66,8 +69,8 @@ COLUMNS = tuple(f.name for f in fields(Record))
 REQUEST_ID = COLUMNS.index("request_id")
 STATE = COLUMNS.index("state")
 
-SUM_KEY = ("user_id", "hour", "endpoint", "served_model")
-_COUNTED = ("prompt_tokens", "completion_tokens", "units", "response_time_ms")
+SUM_KEY = ("user_id", "hour", "key_id", "endpoint", "served_model")
+_COUNTED = ("prompt_tokens", "completion_tokens", "units", "cost", "response_time_ms")
 SUM_COLUMNS = (*SUM_KEY, "requests", "successes", *_COUNTED)
 
 # Known when a request opens: writing these anew at its end would only move index entries.
@@ -84,12 +87,14 @@ _FIXED = frozenset(
 )
 
 _values = attrgetter(*COLUMNS)
-_key = itemgetter(*map(COLUMNS.index, ("user_id", "created_at", "endpoint", "served_model")))
+_key = itemgetter(
+    *map(COLUMNS.index, ("user_id", "created_at", "key_id", "endpoint", "served_model"))
+)
 _counts = itemgetter(*map(COLUMNS.index, _COUNTED))
 
 
 def hourly_sums(rows: Iterable[Row]) -> list[Row]:
-    """Add settled rows up by user, hour, endpoint and serving model.
+    """Add settled rows up by user, hour, key, endpoint and serving model.
 
     Returns:
         Rows of `SUM_COLUMNS`, sorted by key, so that servers that lock the same rows of
@@ -97,9 +102,10 @@ def hourly_sums(rows: Iterable[Row]) -> list[Row]:
     """
     sums: dict[Row, list[float]] = {}
     for row in rows:
-        user_id, created_at, endpoint, served_model = _key(row)
+        user_id, created_at, key_id, endpoint, served_model = _key(row)
         hour = created_at.replace(minute=0, second=0, microsecond=0)
-        total = sums.setdefault((user_id, hour, endpoint, served_model or ""), [0, 0, 0, 0, 0, 0.0])
+        key = (user_id, hour, key_id, endpoint, served_model or "")
+        total = sums.setdefault(key, [0, 0, 0, 0, 0, 0, 0.0])
         adds = (1, row[STATE] == "completed", *_counts(row))
         for n, add in enumerate(adds):
             total[n] += add or 0

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import uuid_utils
 from sqlalchemy import (
+    JSON,
     UUID,
     BigInteger,
     DateTime,
@@ -21,6 +22,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 State = Literal["open", "completed", "refused", "failed", "cancelled", "interrupted"]
 """How far a request got. `interrupted`: its server died before it could say more."""
+
+UserStatus = Literal["active", "disabled"]
 
 OPEN = text("state = 'open'")
 """Written out, not bound: that is how both databases know the partial index for it."""
@@ -76,8 +79,27 @@ class Base(DeclarativeBase):
     )
 
 
+class Tier(Base):
+    """What its users may do and how much of it.
+
+    `limits` is a `core.limits.Limits`, `model_limits` one per model's name; `models` the names
+    of those that may be used, null is all.
+    """
+
+    __tablename__ = "tiers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    models: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    limits: Mapped[dict[str, Any]] = mapped_column(JSON)
+    model_limits: Mapped[dict[str, dict[str, Any]]] = mapped_column(JSON)
+
+
 class User(Base):
-    """Who owns keys and requests."""
+    """Who owns keys and requests. `limits` holds what differs from the tier's.
+
+    Tokens issued before `tokens_from` open nothing any more.
+    """
 
     __tablename__ = "users"
 
@@ -85,11 +107,19 @@ class User(Base):
     email: Mapped[str] = mapped_column(unique=True)
     name: Mapped[str]
     is_admin: Mapped[bool] = mapped_column(default=False)
+    tier: Mapped[str] = mapped_column(ForeignKey(Tier.name), default="free")
+    status: Mapped[UserStatus] = mapped_column(String, default="active")
+    password_hash: Mapped[str | None]
+    limits: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    tokens_from: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
 
 class ApiKey(Base):
-    """A key, of which only the hash is kept, and enough characters to recognise it by."""
+    """A key, of which only the hash is kept, and enough characters to recognise it by.
+
+    `scopes` null is all that its owner has; `limits` are its own, beside its owner's.
+    """
 
     __tablename__ = "api_keys"
 
@@ -99,8 +129,62 @@ class ApiKey(Base):
     hash: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
     prefix: Mapped[str] = mapped_column(String(7))
     last_four: Mapped[str] = mapped_column(String(4))
+    scopes: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    limits: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class RefreshToken(Base):
+    """A token that is good for one new pair of tokens; a family comes from one login.
+
+    One that is used a second time was stolen from somebody, so its whole family ends.
+    """
+
+    __tablename__ = "refresh_tokens"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    family: Mapped[str] = mapped_column(Id, index=True)
+    user_id: Mapped[str] = mapped_column(Id, ForeignKey(User.id), index=True)
+    key_id: Mapped[str | None] = mapped_column(Id, ForeignKey(ApiKey.id))
+    hash: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Price(Base):
+    """What a model costs from a moment on, in micro-dollars; a new price is a new row.
+
+    Tokens are priced by the million, pictures and texts one by one, time by the second.
+    """
+
+    __tablename__ = "prices"
+    __table_args__ = (Index(None, "model", "valid_from"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    model: Mapped[str]
+    valid_from: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    prompt: Mapped[int] = mapped_column(BigInteger, default=0)
+    cached: Mapped[int] = mapped_column(BigInteger, default=0)
+    completion: Mapped[int] = mapped_column(BigInteger, default=0)
+    unit: Mapped[int] = mapped_column(BigInteger, default=0)
+    second: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class AuditEvent(Base):
+    """What an admin did: to what, and how it was before and after. No foreign keys: it outlives."""
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    user_id: Mapped[str] = mapped_column(Id)
+    key_id: Mapped[str] = mapped_column(Id)
+    action: Mapped[str]
+    object: Mapped[str]
+    before: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    after: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class ApiRequest(Base):
@@ -134,6 +218,8 @@ class ApiRequest(Base):
     cached_tokens: Mapped[int] = mapped_column(BigInteger)
     completion_tokens: Mapped[int] = mapped_column(BigInteger)
     units: Mapped[int] = mapped_column(BigInteger)
+    cost: Mapped[int] = mapped_column(BigInteger)
+    price_id: Mapped[str | None] = mapped_column(Id)
     first_token_ms: Mapped[float | None]
     response_time_ms: Mapped[float | None]
     ignored_fields: Mapped[str | None]
@@ -141,13 +227,17 @@ class ApiRequest(Base):
 
 
 class UsageHourly(Base):
-    """Sums of settled requests per hour; `served_model` is empty where none was reached."""
+    """Sums of settled requests per hour; `served_model` is empty where none was reached.
+
+    `cost` is in micro-dollars, as it is everywhere.
+    """
 
     __tablename__ = "usage_hourly"
     __table_args__ = ({"sqlite_with_rowid": False},)
 
     user_id: Mapped[str] = mapped_column(Id, primary_key=True)
     hour: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
+    key_id: Mapped[str] = mapped_column(Id, primary_key=True)
     endpoint: Mapped[str] = mapped_column(primary_key=True)
     served_model: Mapped[str] = mapped_column(primary_key=True)
     requests: Mapped[int] = mapped_column(BigInteger)
@@ -155,4 +245,5 @@ class UsageHourly(Base):
     prompt_tokens: Mapped[int] = mapped_column(BigInteger)
     completion_tokens: Mapped[int] = mapped_column(BigInteger)
     units: Mapped[int] = mapped_column(BigInteger)
+    cost: Mapped[int] = mapped_column(BigInteger)
     response_time_ms: Mapped[float]

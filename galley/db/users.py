@@ -7,14 +7,14 @@ from galley.db.tables import User
 
 
 async def create_user(
-    session: AsyncSession, *, email: str, name: str, is_admin: bool = False
+    session: AsyncSession, *, email: str, name: str, tier: str = "free", is_admin: bool = False
 ) -> User:
     """Add a user.
 
     Raises:
-        IntegrityError: someone has that address already.
+        IntegrityError: someone has that address already, or there is no such tier.
     """
-    user = User(email=email, name=name, is_admin=is_admin)
+    user = User(email=email, name=name, tier=tier, is_admin=is_admin)
     session.add(user)
     await session.flush()
     return user

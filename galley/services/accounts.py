@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from galley.core.caller import Caller
+from galley.core.caller import ADMIN_SCOPES, NO_KEY, Caller
 from galley.core.errors import AuthenticationError, NotFoundError
+from galley.core.limits import Limits
 from galley.core.security import hash_key, is_well_formed, make_key
 from galley.core.settings import SettingsError
-from galley.db.keys import create_key, find_caller, is_known, revoke_key
+from galley.db.keys import create_key, find_holder, is_known, revoke_key
 from galley.db.session import Sessions
+from galley.db.tables import ApiKey, Tier, User, utc_now
 from galley.db.users import create_user, first_admin
 
 CACHE_SECONDS = 60.0
@@ -57,7 +59,7 @@ class Accounts:
             admin, made = await first_admin(session), None
             if admin is None:
                 admin = await create_user(
-                    session, email="admin@localhost", name="Admin", is_admin=True
+                    session, email="admin@localhost", name="Admin", tier="enterprise", is_admin=True
                 )
                 key = key or (made := make_key())
             if key is not None and not await is_known(session, hash_key(key)):
@@ -79,13 +81,16 @@ class Accounts:
             return caller
         if not is_well_formed(key):
             raise _invalid_key()
-        key_hash, revocations = hash_key(key), self._revocations
+        key_hash, revocations, now = hash_key(key), self._revocations, utc_now()
         async with self._sessions() as session:
-            caller = await find_caller(session, key_hash)
-        if caller is None:
+            found = await find_holder(session, key_hash, now=now)
+        if found is None:
             raise _invalid_key()
+        row, user, tier = found
+        caller = caller_of(user, tier, row)
         if revocations == self._revocations:  # else it may have been this key's, just now
-            self._remember(key_hash, caller)
+            left = (row.expires_at - now).total_seconds() if row.expires_at else CACHE_SECONDS
+            self._remember(key_hash, caller, min(left, CACHE_SECONDS))
         return caller
 
     async def create_key(self, *, user_id: str, name: str) -> NewKey:
@@ -108,11 +113,36 @@ class Accounts:
         self._revocations += 1
         self._known = {h: known for h, known in self._known.items() if known[1].key_id != key_id}
 
-    def _remember(self, key_hash: bytes, caller: Caller) -> None:
+    def _remember(self, key_hash: bytes, caller: Caller, seconds: float) -> None:
         self._known.pop(key_hash, None)
         if len(self._known) >= CACHE_SIZE:
-            del self._known[next(iter(self._known))]  # the one that expires first
-        self._known[key_hash] = (self._clock() + CACHE_SECONDS, caller)
+            del self._known[next(iter(self._known))]  # the one that was asked for first
+        self._known[key_hash] = (self._clock() + seconds, caller)
+
+
+def caller_of(user: User, tier: Tier, key: ApiKey | None = None) -> Caller:
+    """Say what a user may do, by `key` where they came with one.
+
+    A user's limits replace the tier's one by one; a key's come on top, and count for it alone.
+    """
+    scopes = frozenset((*tier.scopes, *ADMIN_SCOPES)) if user.is_admin else frozenset(tier.scopes)
+    subject = f"user:{user.id}"
+    rules = Limits.model_validate(tier.limits | user.limits).rules(subject)
+    if key is not None:
+        scopes = scopes if key.scopes is None else scopes & frozenset(key.scopes)
+        rules += Limits.model_validate(key.limits).rules(f"key:{key.id}")
+    return Caller(
+        user_id=user.id,
+        key_id=key.id if key is not None else NO_KEY,
+        tier=tier.name,
+        scopes=scopes,
+        models=None if tier.models is None else frozenset(tier.models),
+        rules=rules,
+        model_rules={
+            model: Limits.model_validate(limits).rules(f"{subject}/model:{model}")
+            for model, limits in tier.model_limits.items()
+        },
+    )
 
 
 def _invalid_key() -> AuthenticationError:

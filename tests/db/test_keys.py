@@ -1,11 +1,12 @@
+from datetime import timedelta
+
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from galley.core.caller import Caller
 from galley.core.security import hash_key, make_key
-from galley.db.keys import create_key, find_caller, is_known, revoke_key
+from galley.db.keys import create_key, find_holder, is_known, revoke_key
 from galley.db.session import Database
-from galley.db.tables import ApiKey
+from galley.db.tables import ApiKey, User, utc_now
 from galley.db.users import create_user
 
 pytestmark = pytest.mark.anyio
@@ -17,9 +18,11 @@ async def add_key(database: Database, key: str, email: str = "a@example.org") ->
         return await create_key(session, user_id=user.id, name="laptop", key=key)
 
 
-async def caller_of(database: Database, key: str) -> Caller | None:
+async def holder_of(database: Database, key: str, later: timedelta = timedelta()) -> str | None:
+    """The id of the user whom `key` opens for, now or `later`."""
     async with database.sessions() as session:
-        return await find_caller(session, hash_key(key))
+        found = await find_holder(session, hash_key(key), now=utc_now() + later)
+    return found[1].id if found else None
 
 
 async def test_of_a_key_only_the_hash_and_a_few_characters_are_kept(database: Database):
@@ -34,13 +37,33 @@ async def test_of_a_key_only_the_hash_and_a_few_characters_are_kept(database: Da
     assert not any(key[3:] in str(value) for value in vars(stored).values())
 
 
-async def test_a_key_finds_its_caller(database: Database):
+async def test_a_key_finds_its_holder(database: Database):
     key = make_key()
 
     row = await add_key(database, key)
 
-    assert await caller_of(database, key) == Caller(user_id=row.user_id, key_id=row.id)
-    assert await caller_of(database, make_key()) is None
+    assert await holder_of(database, key) == row.user_id
+    assert await holder_of(database, make_key()) is None
+
+
+async def test_a_key_opens_until_it_expires(database: Database):
+    key = make_key()
+    row = await add_key(database, key)
+    async with database.sessions.begin() as session:
+        (await session.get_one(ApiKey, row.id)).expires_at = utc_now() + timedelta(hours=1)
+
+    assert await holder_of(database, key, timedelta(minutes=59)) == row.user_id
+    assert await holder_of(database, key, timedelta(minutes=61)) is None
+
+
+async def test_a_disabled_user_has_no_key_that_opens(database: Database):
+    key = make_key()
+    row = await add_key(database, key)
+
+    async with database.sessions.begin() as session:
+        (await session.get_one(User, row.user_id)).status = "disabled"
+
+    assert await holder_of(database, key) is None
 
 
 async def test_a_revoked_key_finds_nobody_but_stays_known(database: Database):
@@ -52,7 +75,7 @@ async def test_a_revoked_key_finds_nobody_but_stays_known(database: Database):
         second = await revoke_key(session, user_id=row.user_id, key_id=row.id)
 
     assert (first, second) == (True, False)
-    assert await caller_of(database, key) is None
+    assert await holder_of(database, key) is None
     async with database.sessions() as session:
         assert await is_known(session, hash_key(key))
         assert not await is_known(session, hash_key(make_key()))
@@ -68,7 +91,7 @@ async def test_nobody_revokes_what_is_not_theirs(database: Database, key_id: str
         revoked = await revoke_key(session, user_id=other.user_id, key_id=key_id or row.id)
 
     assert not revoked
-    assert await caller_of(database, key) is not None
+    assert await holder_of(database, key) is not None
 
 
 async def test_a_key_is_stored_once(database: Database):

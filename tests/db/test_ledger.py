@@ -165,7 +165,7 @@ async def test_a_request_taken_for_interrupted_may_still_settle(ledger: Ledger, 
 async def test_usage_is_summed_up_by_hour_endpoint_and_serving_model(
     ledger: Ledger, database: Database
 ):
-    alice, noon = new_id(), datetime(2026, 5, 4, 12, 59, 59, tzinfo=UTC)
+    alice, key, noon = new_id(), new_id(), datetime(2026, 5, 4, 12, 59, 59, tzinfo=UTC)
     ends: Sequence[dict[str, Any]] = [
         {"created_at": noon},
         {"created_at": noon, "units": 4, "response_time_ms": None},
@@ -175,7 +175,7 @@ async def test_usage_is_summed_up_by_hour_endpoint_and_serving_model(
     ]
 
     await asyncio.gather(
-        *(ledger.settle(finished(new_record(user_id=alice), **end)) for end in ends)
+        *(ledger.settle(finished(new_record(user_id=alice, key_id=key), **end)) for end in ends)
     )
 
     sums = [

@@ -1,13 +1,16 @@
 import asyncio
+from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
 
+from galley.core.caller import ADMIN_SCOPES, SCOPES
 from galley.core.errors import AuthenticationError, NotFoundError
 from galley.core.security import make_key
 from galley.core.settings import SettingsError
 from galley.db.engine import make_engine, parse_url
 from galley.db.session import Database, Sessions
+from galley.db.tables import ApiKey, utc_now
 from galley.db.users import count_users, create_user, first_admin
 from galley.services.accounts import CACHE_SECONDS, Accounts
 
@@ -175,3 +178,51 @@ async def test_no_more_callers_are_remembered_than_there_is_room_for(
         await accounts.authenticate(key.key)
 
     assert [accounts.cached(key.key) is not None for key in made] == [False] * 2 + [True] * 3
+
+
+async def test_a_caller_has_the_scopes_and_limits_of_the_tier_less_what_the_key_leaves_out(
+    accounts: Accounts, database: Database
+):
+    async with database.sessions.begin() as session:
+        user = await create_user(session, email="bob@example.org", name="B")
+        user.limits = {"images_per_minute": 7, "requests_per_day": None}
+    made = await accounts.create_key(user_id=user.id, name="narrow")
+    async with database.sessions.begin() as session:
+        key = await session.get_one(ApiKey, made.key_id)
+        key.scopes, key.limits = ["chat", "admin:users"], {"concurrency": 1}
+
+    caller = await accounts.authenticate(made.key)
+
+    assert caller.tier == "free"
+    assert caller.scopes == {"chat"}
+    limits = {
+        (r.counter.subject, r.counter.metric, r.counter.period): r.limit for r in caller.rules
+    }
+    mine = f"user:{user.id}"
+    assert limits[mine, "images", "minute"] == 7  # the user's own, in place of the tier's 5
+    assert limits[mine, "requests", "minute"] == 60
+    assert (mine, "requests", "day") not in limits
+    assert limits[f"key:{made.key_id}", "concurrency", "now"] == 1
+
+
+async def test_the_first_admin_may_do_everything_without_limits(accounts: Accounts):
+    key = await accounts.bootstrap(None)
+
+    caller = await accounts.authenticate(str(key))
+
+    assert caller.rules == ()
+    assert all(caller.may(scope) for scope in (*SCOPES, *ADMIN_SCOPES))
+
+
+async def test_a_key_that_expires_within_the_minute_is_forgotten_in_time(
+    accounts: Accounts, database: Database, clock: Clock
+):
+    made = await accounts.create_key(user_id=await make_user(database), name="short")
+    async with database.sessions.begin() as session:
+        key = await session.get_one(ApiKey, made.key_id)
+        key.expires_at = utc_now() + timedelta(seconds=20)
+    await accounts.authenticate(made.key)
+
+    clock.now += 21
+
+    assert accounts.cached(made.key) is None

@@ -1,0 +1,85 @@
+"""Limits: what may still be used. Checked and reserved in one step, settled once.
+
+A reservation takes the worst case of everything that a request may need; settlement gives back
+what was not needed. Two ways to keep them: in this process (`limiter_memory.py`), or in Redis for
+servers that share them (`limiter_redis.py`).
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from galley.core.limits import Counter, Metric
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A limit that a request falls under, and the most that the request may take of it."""
+
+    counter: Counter
+    limit: int
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How a limit stands after a reservation was tried.
+
+    Args:
+        remaining: never below 0.
+        reset_s: seconds until all of it is free again, if nothing more is asked for.
+    """
+
+    remaining: int
+    reset_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a request may run, and how its limits stand, in the order of its demands.
+
+    Args:
+        refused: the demand that has to wait longest; None when all was reserved.
+        retry_after_s: seconds until the same request would be let in, as far as is known now;
+            None when it never would (it asks for more than the limit).
+    """
+
+    states: Sequence[State]
+    refused: Demand | None = None
+    retry_after_s: float | None = None
+
+
+Spent = Callable[[Counter, datetime], Awaitable[int]]
+"""What the ledger says was used of a `day` or `month` counter since that moment."""
+
+Outcomes = Callable[[Sequence[str]], Awaitable[Mapping[str, Mapping[Metric, int]]]]
+"""What requests came to by the ledger, for those of them that settled."""
+
+
+class Limiter(Protocol):
+    """Keeps the counters. N servers that share one admit exactly the limit between them."""
+
+    problem: str | None
+    """What is the matter, None when nothing is."""
+
+    async def reserve(self, request_id: str, demands: Sequence[Demand]) -> Verdict:
+        """Take every demand, or none of them.
+
+        Counters of days and months that are not known yet begin with what the ledger says.
+        """
+        ...
+
+    async def settle(
+        self, request_id: str, demands: Sequence[Demand], used: Mapping[Metric, int]
+    ) -> None:
+        """Replace what was reserved by what was used; what `used` does not name is given back.
+
+        Only the first settlement of a request counts. What was used may be more than what was
+        reserved. Never raises: what cannot be told now is told later.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Settle what is still to be told, and stop."""
+        ...
