@@ -110,8 +110,14 @@ class Accounts:
             revoked = await revoke_key(session, user_id=user_id, key_id=key_id)
         if not revoked:
             raise NotFoundError("There is no such key.", code="key_not_found")
+        self.forget(user_id)
+
+    def forget(self, user_id: str | None = None) -> None:
+        """Look `user_id` up anew at their next request; without one, everybody."""
         self._revocations += 1
-        self._known = {h: known for h, known in self._known.items() if known[1].key_id != key_id}
+        self._known = {
+            h: known for h, known in self._known.items() if user_id not in (None, known[1].user_id)
+        }
 
     def _remember(self, key_hash: bytes, caller: Caller, seconds: float) -> None:
         self._known.pop(key_hash, None)

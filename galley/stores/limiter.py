@@ -49,6 +49,14 @@ class Verdict:
     refused: Demand | None = None
     retry_after_s: float | None = None
 
+    @classmethod
+    def refusal(
+        cls, states: Sequence[State], waits: Sequence[tuple[Demand, float | None]]
+    ) -> Self:
+        """Refuse, naming the demand of `waits` that has to wait longest; None is for ever."""
+        demand, wait_s = max(waits, key=lambda pair: math.inf if pair[1] is None else pair[1])
+        return cls(states, demand, wait_s)
+
 
 Spent = Callable[[Counter, datetime], Awaitable[int]]
 """What the ledger says was used of a `day` or `month` counter since that moment."""
@@ -66,7 +74,12 @@ class Limiter(Protocol):
     async def reserve(self, request_id: str, demands: Sequence[Demand]) -> Verdict:
         """Take every demand, or none of them.
 
-        Counters of days and months that are not known yet begin with what the ledger says.
+        Demands on one counter add up. Counters of days and months that are not known yet begin
+        with what the ledger says. Asked again for a request that holds its demands already, it
+        takes nothing more.
+
+        Raises:
+            OverloadedError: the shared counters are lost, and that is to close the door.
         """
         ...
 
@@ -75,8 +88,9 @@ class Limiter(Protocol):
     ) -> None:
         """Replace what was reserved by what was used; what `used` does not name is given back.
 
-        Only the first settlement of a request counts. What was used may be more than what was
-        reserved. Never raises: what cannot be told now is told later.
+        It counts where it was reserved: in that second, on that day. Only the first settlement
+        of a request counts. What was used may be more than what was reserved. Comes after the
+        ledger's commit. Never raises: what cannot be told now is told later.
         """
         ...
 
