@@ -3,7 +3,7 @@
 python -m benchmarks [--only chat images] [--rounds 5]
 """
 
-from benchmarks import chat, embeddings, images, overhead, start
+from benchmarks import chat, embeddings, images, limiter, overhead, start, usage
 from benchmarks.main import main
 
 main(
@@ -11,8 +11,10 @@ main(
         "chat": chat.run,
         "embeddings": embeddings.run,
         "images": images.run,
+        "limiter": limiter.run,
         "overhead": overhead.run,
         "start": start.run,
+        "usage": usage.run,
     },
     __doc__,
 )

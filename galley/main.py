@@ -9,18 +9,33 @@ from fastapi.exceptions import RequestValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from galley import __version__
 from galley.core.errors import BadRequestError, GalleyError, NotFoundError
 from galley.core.settings import Settings
-from galley.dialects.base import dialect_of
-from galley.routers import account, chat, classify, embeddings, health, openapi
+from galley.dialects.base import dialect_of, dialect_of_nowhere
+from galley.routers import (
+    account,
+    admin,
+    auth,
+    chat,
+    classify,
+    embeddings,
+    health,
+    invoices,
+    keys,
+    openapi,
+    prices,
+    usage,
+)
 from galley.routers.answers import error_headers
 from galley.routers.front_door import FrontDoor
 from galley.routers.middleware import RequestMiddleware
 from galley.routers.parsing import refuse
 from galley.runtime import open_runtime
 
+_SHOWN_PATH = 128  # characters of a path that the client made up
 ENDPOINTS = (*chat.ENDPOINTS, *embeddings.ENDPOINTS, *classify.ENDPOINTS)
 
 
@@ -49,8 +64,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.include_router(openapi.declared(ENDPOINTS))
     app.include_router(account.router)
+    app.include_router(auth.router)
+    app.include_router(usage.router)
+    app.include_router(invoices.router)
+    app.include_router(prices.router)
+    app.include_router(keys.router)
+    app.include_router(admin.router)
     app.include_router(health.router)
-    app.include_router(account.router, prefix="/api", include_in_schema=False)
+    for room in (account, usage, invoices, prices, auth, keys, admin):
+        app.include_router(room.router, prefix="/api", include_in_schema=False)
     openapi.add_pages(app)
     openapi.correct_document(app)
     app.add_exception_handler(GalleyError, _refuse)
@@ -73,16 +95,34 @@ async def _refuse(request: Request, error: Exception) -> Response:
 async def _refuse_invalid(request: Request, error: Exception) -> Response:
     details = cast("list[ErrorDetails]", cast("RequestValidationError", error).errors())
     try:
-        refuse(details, dialect_of(request.url.path))
+        refuse(details, dialect_of(request.url.path), within=())
     except GalleyError as failure:
         return await _refuse(request, failure)
 
 
 async def _refuse_http(request: Request, error: Exception) -> Response:
     """Word what the framework itself refuses: unknown paths and wrong methods."""
-    found = cast("HTTPException", error)
-    failure: GalleyError = NotFoundError(found.detail, code="not_found")
+    found, path = cast("HTTPException", error), request.url.path
+    headers = dict(found.headers or {})
+    if "Allow" in headers:
+        headers["Allow"] = ", ".join(_allowed(request)) or headers["Allow"]
     if found.status_code == 405:
-        failure = BadRequestError(found.detail, code="method_not_allowed")
-    body = dialect_of(request.url.path).error_body(failure)
-    return JSONResponse(body, found.status_code, found.headers)
+        failure: GalleyError = BadRequestError(found.detail, code="method_not_allowed")
+        dialect = dialect_of(path)
+    else:
+        failure = NotFoundError(
+            f"There is no {request.method} {path[:_SHOWN_PATH]} here. /docs lists what there is.",
+            code="not_found",
+        )
+        dialect = dialect_of_nowhere(path)
+    return JSONResponse(dialect.error_body(failure), found.status_code, headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Name the methods of a path; the framework names those of its first route alone."""
+    return [
+        method
+        for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
+        for route in request.app.routes
+        if route.matches({**request.scope, "method": method})[0] is Match.FULL
+    ]

@@ -27,6 +27,7 @@ def http(
     """Write an HTTP answer, with underscores for the dashes in `headers`."""
     content = body.encode() if isinstance(body, str) else body
     lines = [f"HTTP/1.1 {status}", f"content-type: {type_}", f"content-length: {len(content)}"]
+    lines.append("connection: close")  # or a client might ask again before it sees us hang up
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + content
 
@@ -47,7 +48,9 @@ def scripted_server(*answers: bytes | Sequence[bytes]) -> Generator[Script]:
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            script.requests.append(_read_request(self.request))
+            if not (request := _read_request(self.request)):
+                return  # somebody looked whether we are there
+            script.requests.append(request)
             for part in script.answers[len(script.requests) - 1]:
                 if part is not HANG:
                     self.request.sendall(part)
@@ -69,7 +72,9 @@ def scripted_server(*answers: bytes | Sequence[bytes]) -> Generator[Script]:
 def _read_request(connection: socket.socket) -> bytes:
     received = b""
     while b"\r\n\r\n" not in received:
-        received += connection.recv(65_536)
+        if not (part := connection.recv(65_536)):
+            return b""
+        received += part
     head, _, body = received.partition(b"\r\n\r\n")
     length = next(
         (

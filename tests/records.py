@@ -1,13 +1,15 @@
 """Records for the ledger, and what became of them in the database."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
 
 from galley.db.record import Record
+from galley.db.requests import first_id
 from galley.db.session import Database
-from galley.db.tables import ApiRequest, UsageHourly, new_id
+from galley.db.tables import ApiRequest, UsageDaily, UsageHourly, new_id
 
 
 def new_record(**fields: Any) -> Record:
@@ -20,6 +22,11 @@ def new_record(**fields: Any) -> Record:
         "endpoint": "chat/completions",
     }
     return Record(**known | fields)
+
+
+def id_at(moment: datetime) -> str:
+    """An id that a request gets that comes at that moment."""
+    return first_id(moment)[:14] + new_id()[14:]
 
 
 def finished(record: Record, **fields: Any) -> Record:
@@ -48,3 +55,10 @@ async def stored_sums(database: Database) -> Sequence[UsageHourly]:
     async with database.sessions() as session:
         order = (UsageHourly.hour, UsageHourly.endpoint, UsageHourly.served_model)
         return (await session.scalars(select(UsageHourly).order_by(*order))).all()
+
+
+async def stored_days(database: Database) -> Sequence[UsageDaily]:
+    """All daily sums."""
+    async with database.sessions() as session:
+        order = (UsageDaily.day, UsageDaily.endpoint, UsageDaily.served_model)
+        return (await session.scalars(select(UsageDaily).order_by(*order))).all()

@@ -5,20 +5,24 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from galley.core.caller import SCOPES
 from galley.core.security import make_key
 from galley.core.settings import Settings
 from galley.db.keys import create_key
 from galley.db.session import visit_database
+from galley.db.tables import Tier
 from galley.db.users import create_user
 from galley.main import create_app
 from galley.routers.protocol import make_protocol
@@ -57,21 +61,40 @@ class LiveServer:
                 assert time.monotonic() < end, "it was never settled"
                 time.sleep(0.01)
 
-    def key_of_new_user(self) -> str:
+    def key_of_new_user(self, *, tier: str = "enterprise", limits: Any = None) -> str:
         """Add a user with a key."""
-        return asyncio.run(self._add_user())
-
-    async def _add_user(self) -> str:
         key = make_key()
-        async with (
-            visit_database(self.settings.database_url.get_secret_value()) as sessions,
-            sessions.begin() as session,
-        ):
+
+        async def add(session: AsyncSession) -> None:
             user = await create_user(
-                session, email=f"{key}@example.org", name="New", tier="enterprise"
+                session, email=f"{key}@example.org".lower(), name="New", tier=tier
             )
+            user.limits = limits or {}
             await create_key(session, user_id=user.id, name="first", key=key)
+
+        self.write(add)
         return key
+
+    def new_tier(self, **fields: Any) -> str:
+        """Add a tier without limits, but for what `fields` say."""
+        name = f"tier-{uuid4().hex}"
+        known = {"scopes": list(SCOPES), "models": None, "limits": {}, "model_limits": {}}
+
+        async def add(session: AsyncSession) -> None:
+            session.add(Tier(name=name, **known | fields))
+
+        self.write(add)
+        return name
+
+    def write(self, change: Callable[[AsyncSession], Awaitable[None]]) -> None:
+        """Change the database beside the server."""
+
+        async def run() -> None:
+            url = self.settings.database_url.get_secret_value()
+            async with visit_database(url) as sessions, sessions.begin() as session:
+                await change(session)
+
+        asyncio.run(run())
 
     def until_ready(self) -> None:
         """Wait until every model is loaded."""

@@ -19,6 +19,7 @@ from typer.main import get_command
 
 from galley.cli.app import COMMANDS
 from galley.core.errors import GalleyError
+from galley.core.issuers import IssuerSettings
 from galley.core.settings import CLIENT_VARIABLES, ModelSettings, Settings, secret_fields
 from galley.main import create_app
 from tests.serving import LiveServer, make_settings
@@ -108,7 +109,8 @@ def _codes(tree: ast.AST) -> Iterator[str]:
 
 def test_the_docs_list_every_setting_with_its_default() -> None:
     rows = [_row(f"GALLEY_{name.upper()}", field) for name, field in Settings.model_fields.items()]
-    rows += [_row(name, field) for name, field in ModelSettings.model_fields.items()]
+    for group in (ModelSettings, IssuerSettings):
+        rows += [_row(name, field) for name, field in group.model_fields.items()]
     page = _read("configuration.md")
 
     assert [row for row in rows if row not in page] == []

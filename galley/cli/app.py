@@ -16,9 +16,16 @@ COMMANDS = {
     "chat": "Talk to a chat model: one question, or a conversation.",
     "classify": "Say what is in pictures.",
     "embed": "Turn texts into vectors, and compare them.",
-    "models": "List, install and add models.",
+    "models": "List, install, add and remove models.",
     "config": "Show the settings and where they come from.",
-    "key": "Create, list and revoke API keys.",
+    "keys": "Create, list, renew and revoke API keys.",
+    "users": "List, add, change and disable users.",
+    "tiers": "List, show, set and delete tiers.",
+    "usage": "Show what your requests came to, and what your limits leave you.",
+    "prices": "Show and set prices.",
+    "invoices": "List, show and save invoices.",
+    "audit": "Recompute sums, costs and invoices, and name the first that disagrees.",
+    "prove": "See for yourself that limits are kept.",
 }
 
 

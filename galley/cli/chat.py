@@ -87,7 +87,7 @@ def _converse(client: Client, turns: list[Turn], options: ChatOptions) -> None:
                 _answer(client, turns, options, pieces)
         except APIError as error:
             turns.pop()
-            err.print(in_words(error), style="red", markup=False)
+            err.print(in_words(error, client.profile), style="red", markup=False)
         else:
             turns.append({"role": "assistant", "content": "".join(pieces)})
 

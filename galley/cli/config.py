@@ -5,7 +5,7 @@ from rich.markup import escape
 
 from galley.cli.configuration import DataDirOption, read_settings
 from galley.cli.console import JsonOption, make_table, out, print_json
-from galley.core.settings import explain
+from galley.core.origins import explain
 
 app = typer.Typer(
     add_completion=False,
@@ -16,7 +16,7 @@ app = typer.Typer(
 
 @app.command("explain")
 def explain_settings(data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
-    """Print each setting, its value, and who set it: a variable, the TOML file or nobody."""
+    """Print each setting, its value, and where it comes from."""
     rows = explain(read_settings(data_dir=data_dir))
     if as_json:
         print_json([row._asdict() for row in rows])

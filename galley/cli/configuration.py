@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from galley.cli.console import ExitCode, fail
-from galley.core.settings import Settings, SettingsError, load_settings
+from galley.core.origins import load_settings
+from galley.core.settings import Settings, SettingsError
 
 DataDirOption = Annotated[
     Path | None,

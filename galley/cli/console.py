@@ -31,6 +31,11 @@ def fail(message: str, code: ExitCode = ExitCode.FAILED) -> NoReturn:
     raise typer.Exit(code)
 
 
+def say(message: str) -> None:
+    """Say what is going on."""
+    err.print(Text(message), soft_wrap=True)
+
+
 def warn(message: str) -> None:
     """Say what the user should know, and go on."""
     err.print(Text.assemble(("Note: ", "bold yellow"), message), soft_wrap=True)

@@ -66,7 +66,7 @@ def _run(check: Check, client: Client) -> Outcome:
     try:
         ok, answer = True, check.run(client)
     except APIError as error:
-        ok, answer = False, in_words(error)
+        ok, answer = False, in_words(error, client.profile)
     except (WrongAnswerError, KeyError, IndexError, TypeError, ValueError) as error:
         # The latter four: the answer does not even have the shape that was to be looked at.
         ok, answer = False, str(error) or repr(error)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import typer
 
-from galley.cli.console import warn
+from galley.cli.console import fail, warn
 from galley.core.settings import ModelSettings
-from galley.services.sources import SourceError, fetch_all, find
+from galley.services.sources import SourceError, check_weights, fetch, fetch_all, find
 
 Wanted = Mapping[str, ModelSettings]
 _ELSEWHERE = ("http:", "https:")  # another server runs these
@@ -24,6 +24,18 @@ def fetch_missing(models: Wanted, models_dir: Path) -> bool:
             warn(str(error))
             complete = False
     return complete
+
+
+def fetch_one(name: str, model: ModelSettings, models_dir: Path) -> None:
+    """Fetch a model that is not here yet; end the command when it cannot be had or is none."""
+    if model.source.startswith(_ELSEWHERE):
+        return
+    if not is_here(name, model, models_dir):
+        typer.echo(f"Fetching {name} ...", err=True)
+    try:
+        check_weights(model, fetch(name, model, models_dir))
+    except SourceError as error:
+        fail(str(error))
 
 
 def is_here(name: str, model: ModelSettings, models_dir: Path) -> bool:

@@ -1,7 +1,5 @@
 """`galley models`: which there are, and how to get more."""
 
-import json
-import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -13,13 +11,22 @@ from rich.markup import escape
 from galley.cli.configuration import DataDirOption, read_settings
 from galley.cli.connection import KeyOption, ServerOption, connected
 from galley.cli.console import ExitCode, JsonOption, fail, make_table, out, print_json, warn
-from galley.cli.downloads import fetch_missing, is_here
+from galley.cli.downloads import fetch_missing, fetch_one, is_here
+from galley.cli.model_file import table_of, with_model, without_model
 from galley.client import APIConnectionError, APIError, Client
-from galley.core.settings import Kind, ModelSettings, Settings
+from galley.core.settings import (
+    EMBEDDED_MODELS,
+    Kind,
+    ModelSettings,
+    Settings,
+    check_model_name,
+)
 from galley.schemas.account import ModelReply
 from galley.services.presets import PRESETS
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, install and add models.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="List, install, add and remove models."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +99,32 @@ def add(
     settings = read_settings(data_dir=data_dir)
     name = name or (what if what in PRESETS else _name_of(what))
     model = _model(what, kind, default=default)
+    _refuse_clashes(settings, name, model)
     text = _with_model(settings, name, model)
-    if not fetch_missing({name: model}, settings.models_dir):
-        raise typer.Exit(ExitCode.FAILED)
+    fetch_one(name, model, settings.models_dir)
     settings.config.parent.mkdir(parents=True, exist_ok=True)
     settings.config.write_text(text)
     typer.echo(f"{name} is in {settings.config}. Restart the server to use it: galley serve")
+
+
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="The model's name, from `galley models list`.")],
+    data_dir: DataDirOption = None,
+) -> None:
+    """Take a model out of the TOML file; what was downloaded stays in the models folder."""
+    settings = read_settings(data_dir=data_dir)
+    if name not in settings.models:
+        hint = "galley models list shows those there are."
+        if name in EMBEDDED_MODELS:
+            hint = "It comes with Galley; GALLEY_EMBEDDED_MODELS=false leaves out all three."
+        fail(f"There is no model {name!r} in {settings.config}. {hint}")
+    try:
+        text = without_model(_read(settings.config), name)
+    except (ValueError, KeyError):  # KeyError: variables alone set it
+        fail(f"{name} cannot simply be taken out of {settings.config}. Edit it by hand.")
+    settings.config.write_text(text)
+    typer.echo(f"{name} is no longer in {settings.config}. Restart the server: galley serve")
 
 
 def _ask_local_server(key: str | None) -> list[Row]:
@@ -140,23 +167,31 @@ def _model(what: str, kind: Kind, *, default: bool) -> ModelSettings:
         )
 
 
-def _with_model(settings: Settings, name: str, model: ModelSettings) -> str:
-    """The TOML file's text with one model more."""
+def _refuse_clashes(settings: Settings, name: str, model: ModelSettings) -> None:
+    try:
+        check_model_name(name)
+    except ValueError as error:
+        fail(f"{error}. Choose another: --name", ExitCode.USAGE)
     if name in settings.models:
-        fail(f"There is a model {name!r} in {settings.config} already. Choose another: --name")
+        fail(
+            f"There is a model {name!r} in {settings.config} already. Choose another: --name, or "
+            f"take it out first: galley models remove {name}"
+        )
+    if name in EMBEDDED_MODELS:
+        fail(f"{name!r} is the name of a model that comes with Galley. Choose another: --name")
+    if model.kind != "chat" and model.source.startswith("http"):
+        fail("Only chat models can be served by another server yet.", ExitCode.USAGE)
     rivals = [n for n, m in settings.models.items() if m.kind == model.kind and m.default]
     if model.default and rivals:
         fail(f"{rivals[0]} is the default {model.kind} model already: see {settings.config}.")
-    old = _read(settings.config)
-    values = model.model_dump(exclude_defaults=True)
-    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-    table = "\n".join([f"[models.{json.dumps(name)}]", *lines])
-    text = f"{old.rstrip()}\n\n{table}\n" if old.strip() else f"{table}\n"
+
+
+def _with_model(settings: Settings, name: str, model: ModelSettings) -> str:
     try:
-        tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+        return with_model(_read(settings.config), name, model)
+    except ValueError:
+        table = table_of(name, model)
         fail(f"{settings.config} cannot simply be added to. Write this into it:\n{table}")
-    return text
 
 
 def _read(path: Path) -> str:

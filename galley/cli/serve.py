@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from galley.cli.configuration import DataDirOption, read_settings
-from galley.cli.console import ExitCode, fail
+from galley.cli.console import ExitCode, fail, say
 from galley.cli.downloads import fetch_missing
 from galley.cli.welcome import Welcome
 from galley.core.logging import configure_logging
@@ -23,6 +23,8 @@ from galley.routers.protocol import make_protocol
 from galley.runtime import Runtime
 
 app = typer.Typer(add_completion=False)
+
+CUT_OFF_S = 5.0  # seconds for those who are cut off to be booked
 
 
 @app.command()
@@ -68,10 +70,26 @@ class _Server(uvicorn.Server):
             raise SettingsError(_why_not(self._settings, error)) from error
         self._on_started()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Cut off who is not done after the grace period, while the ledger can still book it."""
+        if self.server_state.tasks:
+            answers, most = _answers(len(self.server_state.tasks)), self._settings.grace_period
+            say(f"Finishing {answers} (up to {most:g} s); Ctrl-C again ends at once.")
+        await super().shutdown(sockets)
+        if tasks := list(self.server_state.tasks):
+            say(f"Ending; {_answers(len(tasks))} cut off.")
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=CUT_OFF_S)
+
     def handle_exit(self, sig: int, frame: object) -> None:
         """Finish in order and exit 0; uvicorn would end by raising the signal once more."""
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
+
+
+def _answers(count: int) -> str:
+    return "1 answer" if count == 1 else f"{count} answers"
 
 
 def _run(settings: Settings, listener: socket.socket) -> None:
@@ -106,6 +124,7 @@ async def _serve(
     server = _Server(config, settings, started)
     with server.capture_signals():  # also while the parts are opened and closed
         async with app.router.lifespan_context(app):
+            await welcome.try_key(app.state.runtime.accounts)
             await server.serve(sockets=[listener])
             for task in tasks:
                 task.cancel()
@@ -128,9 +147,11 @@ def _bind(settings: Settings) -> socket.socket:
 def _why_not(settings: Settings, error: OSError) -> str:
     host, port = settings.host, settings.port
     if error.errno == errno.EADDRINUSE:
+        another = f"galley serve --port {port + 1 if port < 65535 else 8000}"
         return (
-            f"Port {port} on {host} is taken. Is a server running there already? Stop it, or "
-            f"choose another port: galley serve --port {port + 1 if port < 65535 else 8000}"
+            f"Port {port} on {host} is taken. By another program? Choose another port: {another}. "
+            "By Galley? Use it as it is, or stop it; a second one needs data of its own as well: "
+            f"{another} --data-dir ./galley-2"
         )
     if error.errno == errno.EACCES:
         return f"Port {port} is for root alone. Choose one above 1023: galley serve --port 8000"

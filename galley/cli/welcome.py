@@ -14,10 +14,16 @@ from rich.text import Text
 from galley import __version__
 from galley.cli.console import out, warn
 from galley.client.profile import Profile, load_profile, save_profile
+from galley.core.errors import AuthenticationError
 from galley.core.settings import EMBEDDED_MODELS, Settings
+from galley.services.accounts import Accounts
 from galley.services.models import Model, Models
 
-BODY = {"model": "galley/chat", "messages": [{"role": "user", "content": "What is FastAPI?"}]}
+BODY = {
+    "model": "galley/chat",
+    "messages": [{"role": "user", "content": "What is FastAPI?"}],
+    "temperature": 0.2,
+}
 
 
 class Welcome:
@@ -31,6 +37,16 @@ class Welcome:
         self._settings = settings
         self._url = f"http://{_reachable(settings.host)}:{port}"
         self._profile = settings.data_dir / "client.toml"
+        self._key_opens = True
+
+    async def try_key(self, accounts: Accounts) -> None:
+        """Find out whether the key that clients on this machine use still opens."""
+        known = load_profile(self._profile)
+        if known and known.api_key:
+            try:
+                await accounts.authenticate(known.api_key)
+            except AuthenticationError:
+                self._key_opens = False
 
     def show(self, first_key: str | None) -> None:
         """Print the banner, and leave the way in for the client on this machine.
@@ -45,8 +61,16 @@ class Welcome:
         self._row("Metrics", f"{self._url}/metrics")
         if first_key:
             self._row("API key", f"{first_key}   (shown once; also kept in {self._profile})")
+        elif not self._key_opens:
+            self._row("API key", f"kept in {self._profile}, but it no longer opens")
+            warn(
+                f"commands on this machine need a new key: {_program()} keys create --local; "
+                "pass it with --key or GALLEY_API_KEY."
+            )
         elif self._profile.exists():
-            self._row("API key", f"kept in {self._profile}; another: {_program()} key create")
+            self._row(
+                "API key", f"kept in {self._profile}; another: {_program()} keys create --local"
+            )
         self._show_examples(first_key)
         self._warn_of_the_world()
 
@@ -78,7 +102,7 @@ class Welcome:
             save_profile(self._profile, Profile(self._url, key))
 
     def _show_examples(self, first_key: str | None) -> None:
-        program, python = _program(), _shown_path(sys.executable)
+        program, python = _program(), sys.executable
         _line("\nTry, in another terminal:\n", style="bold")
         if self._settings.data_dir != platformdirs.user_data_path("galley", appauthor=False):
             _line(f"  export GALLEY_DATA_DIR={self._settings.data_dir}")
@@ -118,17 +142,12 @@ def _chats_with_the_demonstration(loaded: list[Model]) -> bool:
 
 
 def _program() -> str:
-    """How the user calls this program: `galley`, or its path where that is not on PATH."""
+    """How the user calls this program from anywhere: `galley`, or its path if not on PATH."""
     own = Path(sys.argv[0])
     on_path = shutil.which("galley")
     if on_path and own.exists() and Path(on_path).samefile(own):
         return "galley"
-    return _shown_path(str(own))
-
-
-def _shown_path(path: str) -> str:
-    absolute = Path(path).absolute()
-    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else path
+    return str(own.absolute())
 
 
 def _is_loopback(host: str) -> bool:

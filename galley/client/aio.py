@@ -10,6 +10,7 @@ import httpx2
 
 from galley.client import calls
 from galley.client.calls import (
+    AskOptions,
     Call,
     ChatOptions,
     ClassifyOptions,
@@ -19,10 +20,11 @@ from galley.client.calls import (
 )
 from galley.client.errors import connection_errors, unfinished
 from galley.client.profile import find_profile, http_options
-from galley.schemas.account import Health, ModelReply, UsageSummary
+from galley.schemas.account import Health, ModelReply
 from galley.schemas.chat import ChatCompletion, ChatCompletionChunk
 from galley.schemas.classify import ClassifyBatchReply, ClassifyReply, ModelInfo
 from galley.schemas.completions import Completion
+from galley.schemas.usage import UsageSummary
 
 T = TypeVar("T")
 
@@ -75,11 +77,11 @@ class AsyncClient:
         reading = partial(calls.classify_many, images, **options)
         return await self._send(await anyio.to_thread.run_sync(reading))
 
-    async def ask(self, messages: Messages) -> str:
-        return await self._send(calls.ask(messages))
+    async def ask(self, messages: Messages, **options: Unpack[AskOptions]) -> str:
+        return await self._send(calls.ask(messages, **options))
 
-    def ask_stream(self, messages: Messages) -> AsyncGenerator[str]:
-        return self._stream(calls.ask_stream(messages))
+    def ask_stream(self, messages: Messages, **options: Unpack[AskOptions]) -> AsyncGenerator[str]:
+        return self._stream(calls.ask_stream(messages, **options))
 
     async def models(self) -> list[ModelReply]:
         return await self._send(calls.models())

@@ -16,12 +16,13 @@ import orjson
 from pydantic import ValidationError
 
 from galley.client.errors import APIError, refusal, said_no
-from galley.schemas.account import Health, ModelList, ModelReply, UsageSummary
+from galley.schemas.account import Health, ModelList, ModelReply
 from galley.schemas.base import Reply
 from galley.schemas.chat import ChatCompletion, ChatCompletionChunk, Message, SimpleChatReply
 from galley.schemas.classify import ClassifyBatchReply, ClassifyReply, ModelInfo
 from galley.schemas.completions import Completion
 from galley.schemas.embeddings import EmbeddingReply
+from galley.schemas.usage import UsageSummary
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Reply)
@@ -65,6 +66,14 @@ class CompletionOptions(Sampling, total=False):
 
     logprobs: int
     echo: bool
+
+
+class AskOptions(TypedDict, total=False):
+    """What the simple chat lets one choose."""
+
+    model: str
+    temperature: float
+    max_tokens: int
 
 
 class ClassifyOptions(TypedDict, total=False):
@@ -133,15 +142,15 @@ def chat_text(messages: Messages, **options: Unpack[ChatOptions]) -> Call[str]:
     )
 
 
-def ask(messages: Messages) -> Call[str]:
+def ask(messages: Messages, **options: Unpack[AskOptions]) -> Call[str]:
     """The simple chat: the answer's text and nothing else."""
-    body = {"messages": _turns(messages)}
+    body = {"messages": _turns(messages)} | options
     return Call("POST", "/v1/chat", lambda said: _ANSWER(said).response, orjson.dumps(body))
 
 
-def ask_stream(messages: Messages) -> Call[str]:
+def ask_stream(messages: Messages, **options: Unpack[AskOptions]) -> Call[str]:
     """The simple chat, piece by piece."""
-    body = {"messages": _turns(messages)}
+    body = {"messages": _turns(messages)} | options
     return Call("POST", "/v1/chat/stream", lambda said: _PIECE(said).delta, orjson.dumps(body))
 
 

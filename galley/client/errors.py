@@ -126,7 +126,10 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> APIError:
 
 
 def said_no(body: Any) -> APIError | None:
-    """Read an OpenAI, Anthropic or native error out of parsed JSON; None if it is none."""
+    """Read an error out of parsed JSON; None if it is none.
+
+    It may be OpenAI's, Anthropic's, a native one, or the health of a server that is not ready.
+    """
     if not isinstance(body, dict):
         return None
     found = cast("dict[str, Any]", body)
@@ -135,6 +138,10 @@ def said_no(body: Any) -> APIError | None:
         return APIError(str(named.get("message")), code=named.get("code"), param=named.get("param"))
     if "detail" in found:
         return APIError(_detail(found["detail"]), code=found.get("code"))
+    if isinstance(parts := found.get("parts"), dict):
+        states = cast("dict[str, Any]", parts).items()
+        said = ", ".join(f"{part} ({state})" for part, state in states if state != "ok")
+        return APIError(f"Not ready: {said}.")
     return None
 
 

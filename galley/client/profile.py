@@ -7,7 +7,7 @@ machine everything just works.
 import json
 import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,10 +23,11 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A server and a key for it."""
+    """A server and a key for it; `kept_in` names the file that the key was found in."""
 
     base_url: str
     api_key: str | None = None
+    kept_in: Path | None = field(default=None, compare=False)
 
     @property
     def is_local(self) -> bool:
@@ -42,15 +43,16 @@ def find_profile(base_url: str | None = None, api_key: str | None = None) -> Pro
     Raises:
         ValueError: the URL or the key cannot be one; the message says why.
     """
-    kept = load_profile(profile_path())
+    kept_in = None
+    kept = load_profile(path := profile_path())
     url = base_url or os.environ.get("GALLEY_BASE_URL")
     url = _checked(url or (kept.base_url if kept else DEFAULT_URL))
     key = (api_key or os.environ.get("GALLEY_API_KEY") or "").strip()
     if not key and kept and _same_server(url, kept.base_url):
-        key = kept.api_key or ""
+        key, kept_in = kept.api_key or "", path
     if not key.isascii() or not key.isprintable():
         raise ValueError("the API key holds characters that no key has; copy it again.")
-    return Profile(url, key or None)
+    return Profile(url, key or None, kept_in)
 
 
 def profile_path() -> Path:

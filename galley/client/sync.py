@@ -8,6 +8,7 @@ import httpx2
 
 from galley.client import calls
 from galley.client.calls import (
+    AskOptions,
     Call,
     ChatOptions,
     ClassifyOptions,
@@ -17,10 +18,11 @@ from galley.client.calls import (
 )
 from galley.client.errors import connection_errors, unfinished
 from galley.client.profile import find_profile, http_options
-from galley.schemas.account import Health, ModelReply, UsageSummary
+from galley.schemas.account import Health, ModelReply
 from galley.schemas.chat import ChatCompletion, ChatCompletionChunk
 from galley.schemas.classify import ClassifyBatchReply, ClassifyReply, ModelInfo
 from galley.schemas.completions import Completion
+from galley.schemas.usage import UsageSummary
 
 T = TypeVar("T")
 
@@ -85,13 +87,13 @@ class Client:
         """Name the likeliest labels of up to 32 pictures; a bad one does not spoil the others."""
         return self._send(calls.classify_many(images, **options))
 
-    def ask(self, messages: Messages) -> str:
+    def ask(self, messages: Messages, **options: Unpack[AskOptions]) -> str:
         """Answer on the simple route: the text and nothing else."""
-        return self._send(calls.ask(messages))
+        return self._send(calls.ask(messages, **options))
 
-    def ask_stream(self, messages: Messages) -> Generator[str]:
+    def ask_stream(self, messages: Messages, **options: Unpack[AskOptions]) -> Generator[str]:
         """Yield the answer's text on the simple route, piece by piece."""
-        return self._stream(calls.ask_stream(messages))
+        return self._stream(calls.ask_stream(messages, **options))
 
     def models(self) -> list[ModelReply]:
         """List the models this key may use."""

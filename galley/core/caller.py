@@ -33,6 +33,10 @@ class Caller:
     rules: tuple[Rule, ...] = ()
     model_rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict[str, tuple[Rule, ...]])
 
+    def may_use(self, model: str) -> bool:
+        """Tell whether `model` is among those that their tier has."""
+        return self.models is None or model in self.models
+
     def may(self, scope: str) -> bool:
         """Tell whether `scope` is among theirs."""
         return grants(self.scopes, scope)

@@ -3,7 +3,7 @@
 GalleyError
 ├── BadRequestError          400  malformed, or asks for what this model cannot do
 ├── AuthenticationError      401  no key, or a key that opens nothing
-├── PermissionDeniedError    403  a good key, the wrong door
+├── PermissionDeniedError    403  a good key that may not do this
 ├── NotFoundError            404  absent, or absent for this caller: one answer for both
 ├── ConflictError            409  collides with what is already there
 ├── RequestTooLargeError     413  more bytes than this route takes
@@ -60,7 +60,7 @@ class AuthenticationError(GalleyError):
 
 
 class PermissionDeniedError(GalleyError):
-    """A good key, the wrong door."""
+    """A good key that may not do this."""
 
     status = 403
 
@@ -98,9 +98,24 @@ class UnprocessableError(GalleyError):
 
 
 class RateLimitError(GalleyError):
-    """A limit is used up."""
+    """A limit is used up.
+
+    Args:
+        should_retry: whether a program may wait for it; if not, somebody has to do something.
+    """
 
     status = 429
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        retry_after: float | None = None,
+        should_retry: bool = True,
+    ) -> None:
+        super().__init__(message, code=code, retry_after=retry_after)
+        self.should_retry = should_retry
 
 
 class CancelledError(GalleyError):

@@ -20,7 +20,7 @@ class Counter:
     """What is counted, whose, and over which time.
 
     Args:
-        subject: such as `user:0192...`, `key:0192...` or `user:0192.../model:NAME`.
+        subject: `user:ID`, `user:ID/key:ID` or `user:ID/model:NAME`.
     """
 
     subject: str

@@ -1,7 +1,7 @@
 """Log lines: JSON for machines, colours for a person at a terminal.
 
 Called once by the command line; a library user of `create_app` keeps their own set-up. No line
-holds a prompt, an answer or a key.
+holds a prompt, an answer or a key; so traces are without the values of variables.
 """
 
 import logging
@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 from galley.core.settings import Settings
 
@@ -24,11 +25,13 @@ def configure_logging(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if pretty:
-        last: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer()]
+        last: list[structlog.typing.Processor] = [
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        ]
         factory: Any = structlog.PrintLoggerFactory(sys.stderr)
     else:
         last = [
-            structlog.processors.dict_tracebacks,
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(orjson.dumps),
         ]
         factory = structlog.BytesLoggerFactory(sys.stderr.buffer)

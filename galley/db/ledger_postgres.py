@@ -8,17 +8,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from galley.db.record import (
     COLUMNS,
+    DAY_COLUMNS,
     REQUEST_ID,
     STATE,
     SUM_COLUMNS,
     Done,
     RefusedRowError,
     Row,
-    add_to_sums,
+    add_to_days,
+    add_to_hours,
+    daily_sums,
     hourly_sums,
     upsert_requests,
 )
-from galley.db.tables import ApiRequest, Base, UsageHourly
+from galley.db.tables import ApiRequest, Base, UsageDaily, UsageHourly
 
 
 class PostgresWriter:
@@ -30,7 +33,8 @@ class PostgresWriter:
         self._upsert = (
             upsert_requests(_unnest(engine, ApiRequest, COLUMNS)) + " RETURNING request_id::text"
         )
-        self._add = add_to_sums(_unnest(engine, UsageHourly, SUM_COLUMNS))
+        self._add_to_hours = add_to_hours(_unnest(engine, UsageHourly, SUM_COLUMNS))
+        self._add_to_days = add_to_days(_unnest(engine, UsageDaily, DAY_COLUMNS))
 
     def write(self, rows: Sequence[Row], done: Done) -> None:
         self._task = asyncio.create_task(self._write(rows, done))
@@ -55,8 +59,12 @@ class PostgresWriter:
             sums = hourly_sums(
                 row for row in rows if row[STATE] != "open" and row[REQUEST_ID] in changed
             )
-            if sums:
-                await connection.exec_driver_sql(self._add, tuple(zip(*sums, strict=True)))
+            for statement, rows in (
+                (self._add_to_hours, sums),
+                (self._add_to_days, daily_sums(sums)),
+            ):
+                if rows:
+                    await connection.exec_driver_sql(statement, tuple(zip(*rows, strict=True)))
 
 
 def _unnest(engine: AsyncEngine, table: type[Base], columns: Sequence[str]) -> str:

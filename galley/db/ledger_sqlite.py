@@ -10,20 +10,25 @@ from queue import SimpleQueue
 
 from galley.db.record import (
     COLUMNS,
+    DAY_COLUMNS,
     STATE,
     SUM_COLUMNS,
     Done,
     RefusedRowError,
     Row,
-    add_to_sums,
+    add_to_days,
+    add_to_hours,
+    daily_sums,
     hourly_sums,
     upsert_requests,
 )
 
 _UPSERT = upsert_requests(f"VALUES ({', '.join('?' * len(COLUMNS))})")
-_ADD = add_to_sums(f"VALUES ({', '.join('?' * len(SUM_COLUMNS))})")
+_ADD_TO_HOURS = add_to_hours(f"VALUES ({', '.join('?' * len(SUM_COLUMNS))})")
+_ADD_TO_DAYS = add_to_days(f"VALUES ({', '.join('?' * len(DAY_COLUMNS))})")
 _CREATED_AT = COLUMNS.index("created_at")
 _HOUR = SUM_COLUMNS.index("hour")
+_DAY = DAY_COLUMNS.index("day")
 # A value that SQLite cannot hold, or a constraint that it breaks.
 _ROW_ERRORS = (
     sqlite3.IntegrityError,
@@ -79,11 +84,16 @@ def _commit(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
         changed = [
             row for row in rows if connection.execute(_UPSERT, _timed(row, _CREATED_AT)).rowcount
         ]
-        settled = [row for row in changed if row[STATE] != "open"]
-        connection.executemany(_ADD, [_timed(row, _HOUR) for row in hourly_sums(settled)])
+        sums = hourly_sums(row for row in changed if row[STATE] != "open")
+        connection.executemany(_ADD_TO_HOURS, [_timed(row, _HOUR) for row in sums])
+        connection.executemany(_ADD_TO_DAYS, [_dated(row) for row in daily_sums(sums)])
 
 
 def _timed(row: Row, at: int) -> Row:
     """Write the time at `at` as SQLAlchemy does, so that it reads it."""
     moment: datetime = row[at]
     return (*row[:at], moment.replace(tzinfo=None).isoformat(" ", "microseconds"), *row[at + 1 :])
+
+
+def _dated(row: Row) -> Row:
+    return (*row[:_DAY], row[_DAY].isoformat(), *row[_DAY + 1 :])

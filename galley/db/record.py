@@ -70,8 +70,11 @@ REQUEST_ID = COLUMNS.index("request_id")
 STATE = COLUMNS.index("state")
 
 SUM_KEY = ("user_id", "hour", "key_id", "endpoint", "served_model")
+DAY_KEY = ("user_id", "day", "endpoint", "served_model")
 _COUNTED = ("prompt_tokens", "completion_tokens", "units", "cost", "response_time_ms")
-SUM_COLUMNS = (*SUM_KEY, "requests", "successes", *_COUNTED)
+AMOUNTS = ("requests", "successes", *_COUNTED)
+SUM_COLUMNS = (*SUM_KEY, *AMOUNTS)
+DAY_COLUMNS = (*DAY_KEY, *AMOUNTS)
 
 # Known when a request opens: writing these anew at its end would only move index entries.
 _FIXED = frozenset(
@@ -112,6 +115,16 @@ def hourly_sums(rows: Iterable[Row]) -> list[Row]:
     return [(*key, *sums[key]) for key in sorted(sums)]
 
 
+def daily_sums(hourly: Iterable[Row]) -> list[Row]:
+    """Add rows of `SUM_COLUMNS` up by day, whatever the key, as sorted rows of `DAY_COLUMNS`."""
+    sums: dict[Row, list[float]] = {}
+    for user_id, hour, _, endpoint, served_model, *amounts in hourly:
+        key = (user_id, hour.date(), endpoint, served_model)
+        known = sums.get(key)
+        sums[key] = [a + b for a, b in zip(known, amounts, strict=True)] if known else amounts
+    return [(*key, *sums[key]) for key in sorted(sums)]
+
+
 def upsert_requests(source: str) -> str:
     """Write the statement that records requests; a settled one is left as it is.
 
@@ -125,11 +138,19 @@ def upsert_requests(source: str) -> str:
     )
 
 
-def add_to_sums(source: str) -> str:
+def add_to_hours(source: str) -> str:
     """Write the statement that adds to the hourly sums."""
-    amounts: Sequence[str] = SUM_COLUMNS[len(SUM_KEY) :]
-    changes = ", ".join(f"{name} = usage_hourly.{name} + excluded.{name}" for name in amounts)
+    return _add("usage_hourly", SUM_KEY, source)
+
+
+def add_to_days(source: str) -> str:
+    """Write the statement that adds to the daily sums."""
+    return _add("usage_daily", DAY_KEY, source)
+
+
+def _add(table: str, key: Sequence[str], source: str) -> str:
+    changes = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in AMOUNTS)
     return (
-        f"INSERT INTO usage_hourly ({', '.join(SUM_COLUMNS)}) {source} "
-        f"ON CONFLICT ({', '.join(SUM_KEY)}) DO UPDATE SET {changes}"
+        f"INSERT INTO {table} ({', '.join((*key, *AMOUNTS))}) {source} "
+        f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"
     )

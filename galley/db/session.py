@@ -13,7 +13,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from sqlalchemy import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from galley.core.settings import SettingsError
@@ -40,6 +41,12 @@ class Sessions:
     def begin(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Open a transaction; commit it on leaving, roll it back on an error."""
         return self._writing.begin()
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Tell a database that does not answer from one that does not like what it is asked."""
+    lost = (OperationalError, InterfaceError, PoolTimeoutError, ConnectionError, TimeoutError)
+    return isinstance(error, lost)
 
 
 @dataclass(frozen=True, slots=True)

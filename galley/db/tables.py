@@ -1,6 +1,6 @@
 """The tables. Ids are UUIDs as text of 36 characters; times are aware UTC."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 import uuid_utils
@@ -247,3 +247,35 @@ class UsageHourly(Base):
     units: Mapped[int] = mapped_column(BigInteger)
     cost: Mapped[int] = mapped_column(BigInteger)
     response_time_ms: Mapped[float]
+
+
+class UsageDaily(Base):
+    """The same per day and without keys, which is what usage and invoices are read from.
+
+    Of users who are busy around the clock, the hours are too many to be added up within
+    milliseconds.
+    """
+
+    __tablename__ = "usage_daily"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    user_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    endpoint: Mapped[str] = mapped_column(primary_key=True)
+    served_model: Mapped[str] = mapped_column(primary_key=True)
+    requests: Mapped[int] = mapped_column(BigInteger)
+    successes: Mapped[int] = mapped_column(BigInteger)
+    prompt_tokens: Mapped[int] = mapped_column(BigInteger)
+    completion_tokens: Mapped[int] = mapped_column(BigInteger)
+    units: Mapped[int] = mapped_column(BigInteger)
+    cost: Mapped[int] = mapped_column(BigInteger)
+    response_time_ms: Mapped[float]
+
+
+class Retention(Base):
+    """From which hour on every request is still there. One row, once the first were deleted."""
+
+    __tablename__ = "retention"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
+    whole_from: Mapped[datetime] = mapped_column(UtcDateTime)

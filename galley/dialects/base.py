@@ -16,6 +16,11 @@ class Dialect(Protocol):
         ...
 
 
+def dialect_of_nowhere(path: str) -> Dialect:
+    """Return the dialect for a `path` that is no route: under /v1, OpenAI's clients try theirs."""
+    return openai if path.removeprefix("/api").startswith("/v1/") else native
+
+
 def dialect_of(path: str) -> Dialect:
     """Return the dialect spoken at `path`."""
     found = path.removeprefix("/api")

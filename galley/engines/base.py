@@ -25,8 +25,10 @@ class Engine(Protocol):
     hardware: str
     """Where it runs and how, for people: `CPU, 1 thread` or `CUDA, 24 of 24 layers`."""
 
-    problem: str | None
-    """What keeps it from answering right now, in a word or two; None while all is well."""
+    @property
+    def problem(self) -> str | None:
+        """What keeps it from answering right now, in a word or two; None while all is well."""
+        ...
 
     async def aclose(self) -> None:
         """Stop, and free what it holds. Safe to call twice."""
@@ -39,9 +41,11 @@ class ChatEngine(Engine, Protocol):
     slots: int
     """How many answers it makes at the same time."""
 
-    async def check(self, request: ChatRequest | CompletionRequest) -> None:
+    async def check(self, request: ChatRequest | CompletionRequest) -> int:
         """Refuse what cannot be answered, before it waits for a slot.
 
+        Returns:
+            The most tokens that all of its prompts can have together.
         Raises:
             BadRequestError: the prompt and the context do not fit (`context_length_exceeded`,
                 with both numbers), or the model cannot do what is asked.

@@ -5,22 +5,22 @@ It is started again, with growing pauses, whenever it ends.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import orjson
 import structlog
 
 from galley.core.errors import BadRequestError, OverloadedError
 from galley.core.settings import ModelSettings
 from galley.engines import tool_prompt
+from galley.engines.bounds import most_prompt_tokens
 from galley.engines.llama_child import LlamaChild
 from galley.engines.openai_http import chat_body, completion_body
 from galley.engines.threads import chat_threads
-from galley.schemas.chat import ChatRequest, ImagePart, Message
+from galley.schemas.chat import ChatRequest, ImagePart
 from galley.schemas.completions import CompletionRequest
 from galley.schemas.delta import Delta
 
@@ -28,11 +28,12 @@ log = structlog.get_logger(__name__)
 
 LONGEST_PAUSE = 30.0  # seconds between two tries to start the child
 LONGEST_SILENCE = 60.0  # seconds; a child that works says something with every batch of tokens
+LONGEST_LOADING = 600.0  # seconds; a large model on a slow disk takes minutes
 # No token stands for more bytes than this (runs of spaces are the longest), so a prompt of more
 # than this many bytes per token of context is refused without counting its tokens.
 MOST_BYTES_PER_TOKEN = 128
-# What a chat template adds, generously: per conversation and per message.
-TEMPLATE_TOKENS, MESSAGE_TOKENS = 64, 16
+# A connection costs llama.cpp a thread, for as long as it idles too: counting must not take all.
+COUNTED_AT_ONCE = 2
 
 
 class LlamaEngine:
@@ -43,10 +44,17 @@ class LlamaEngine:
         path: the GGUF file.
         silence: seconds without a word while it should be answering; then the child is stuck
             (some grammars do that) and is started again.
+        loading: seconds that the child may take to load the model.
     """
 
     def __init__(
-        self, name: str, path: Path, settings: ModelSettings, silence: float = LONGEST_SILENCE
+        self,
+        name: str,
+        path: Path,
+        settings: ModelSettings,
+        *,
+        silence: float = LONGEST_SILENCE,
+        loading: float = LONGEST_LOADING,
     ) -> None:
         self.slots = settings.slots
         self.context = settings.context
@@ -62,7 +70,9 @@ class LlamaEngine:
             "gpu_layers": settings.gpu_layers,
         }
         self._silence = silence
-        self._answering = 0
+        self._loading = loading
+        self._counting = asyncio.Semaphore(COUNTED_AT_ONCE)
+        self._listeners = 0
         self._heard = 0.0  # when the child last said something, on the loop's clock
         self._child: LlamaChild | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -81,7 +91,7 @@ class LlamaEngine:
         """Load the model.
 
         Raises:
-            EngineStartError: the child ended before it answered; the message says why.
+            EngineStartError: the child did not come to answer; the message says why.
         """
         self._child = await self._spawn()
         self._supervisor = asyncio.create_task(self._supervise())
@@ -96,19 +106,19 @@ class LlamaEngine:
             await child.stop()
         self.problem = "stopped"
 
-    async def check(self, request: ChatRequest | CompletionRequest) -> None:
+    async def check(self, request: ChatRequest | CompletionRequest) -> int:
         if isinstance(request, ChatRequest):
             _refuse_images(request)
-            size = sum(map(_size, request.messages))
-            size += len(orjson.dumps([t.model_dump() for t in request.functions]))
-            extra = TEMPLATE_TOKENS + MESSAGE_TOKENS * len(request.messages)
-        else:
-            size = max(len(p.encode()) if isinstance(p, str) else len(p) for p in request.prompts)
-            extra = 1
-        if size + extra < self.context:  # a token is a byte or more: it fits without counting
-            return
+        bounds = most_prompt_tokens(request)
+        size = max(bounds)
+        if size < self.context:  # it fits without counting
+            return sum(bounds)
         least = size // MOST_BYTES_PER_TOKEN
-        tokens = least if least >= self.context else await self._count(request)
+        if least >= self.context:
+            tokens = least
+        else:
+            async with self._counting:
+                tokens = await self._count(request)
         if tokens >= self.context:
             at_least = "at least " if tokens == least else ""
             raise BadRequestError(
@@ -117,6 +127,7 @@ class LlamaEngine:
                 code="context_length_exceeded",
                 param="messages" if isinstance(request, ChatRequest) else "prompt",
             )
+        return sum(min(bound, self.context) for bound in bounds)
 
     async def stream(
         self, request: ChatRequest | CompletionRequest, *, choice: int = 0
@@ -136,21 +147,26 @@ class LlamaEngine:
         pieces = _pieces(child.http.answer(path, body, choice), most)
         if tools:
             pieces = tool_prompt.read_calls(pieces, tools, f"call_{uuid4().hex}")
-        async with self._listening(), aclosing(pieces):
-            async for piece in pieces:
-                self._heard = asyncio.get_running_loop().time()
+        async with aclosing(pieces):
+            while True:
+                with self._listening():
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    return
                 yield piece
 
-    @asynccontextmanager
-    async def _listening(self) -> AsyncGenerator[None]:
-        """Expect to hear of the child for the block."""
-        if self._answering == 0:
-            self._heard = asyncio.get_running_loop().time()
-        self._answering += 1
+    @contextmanager
+    def _listening(self) -> Generator[None]:
+        """Expect to hear of the child within the block."""
+        loop = asyncio.get_running_loop()
+        if self._listeners == 0:  # it was silent because nobody listened
+            self._heard = loop.time()
+        self._listeners += 1
         try:
             yield
+            self._heard = loop.time()
         finally:
-            self._answering -= 1
+            self._listeners -= 1
 
     async def _count(self, request: ChatRequest | CompletionRequest) -> int:
         """Count the prompt's tokens with the model's own template and tokenizer."""
@@ -193,19 +209,23 @@ class LlamaEngine:
         return self._child
 
     async def _spawn(self) -> LlamaChild:
-        child = await LlamaChild.start(self._wanted)
+        child = await LlamaChild.start(self._wanted, self._loading)
         self.hardware, self.problem = child.hardware, None
+        self._heard = asyncio.get_running_loop().time()
         log.info("engine_started", model=self._name, pid=child.process.pid, hardware=child.hardware)
         return child
 
     async def _end_of(self, child: LlamaChild) -> int:
-        """Wait until the child ends, and see to it that a stuck one does."""
+        """Wait until the child ends, and see to it that one that cannot answer does."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(1.0, self._silence)):
                     return await child.process.wait()
+            if not child.is_reachable:
+                log.error("engine_unreachable", model=self._name, socket=str(child.socket))
+                child.process.kill()
             silent = asyncio.get_running_loop().time() - self._heard
-            if self._answering and silent > self._silence:
+            if self._listeners and silent > self._silence:
                 log.error("engine_stuck", model=self._name, silent_s=round(silent, 1))
                 child.process.kill()
 
@@ -237,12 +257,6 @@ async def _pieces(answer: AsyncGenerator[Delta], most_others: int) -> AsyncGener
             for token in delta.logprobs or ():
                 del token["top_logprobs"][most_others:]
             yield delta
-
-
-def _size(message: Message) -> int:
-    """Bytes that the template is given of a message."""
-    calls = message.tool_calls or ()
-    return len(message.text.encode()) + sum(len(c.function.arguments.encode()) for c in calls)
 
 
 def _refuse_images(request: ChatRequest) -> None:

@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,11 +20,11 @@ STOP_S = 2.0  # seconds for the child to end by itself
 
 
 class EngineStartError(Exception):
-    """The child process ended before it could answer."""
+    """The child process could not be brought to answer."""
 
-    def __init__(self, name: str, code: int | None, output: deque[str]) -> None:
+    def __init__(self, what: str, output: deque[str]) -> None:
         said = output[-1] if output else "it said nothing"
-        super().__init__(f"{name}: llama.cpp ended with code {code} while loading: {said}")
+        super().__init__(f"llama.cpp {what} while loading: {said}")
 
 
 @dataclass(slots=True)
@@ -46,34 +47,44 @@ class LlamaChild:
     drained: asyncio.Task[None]
     has_tools: bool
 
+    @property
+    def is_reachable(self) -> bool:
+        """Whether its socket is still there; what cleans temporary folders may have taken it."""
+        return self.socket.exists()
+
     @classmethod
-    async def start(cls, wanted: dict[str, Any]) -> Self:
+    async def start(cls, wanted: dict[str, Any], longest_s: float) -> Self:
         """Start `llama_server.py` and wait until the model is loaded.
 
         Args:
             wanted: name, path, slots, context, threads and gpu_layers.
+            longest_s: how long the model may take to load.
         Raises:
-            EngineStartError: it ended instead; the message says why.
+            EngineStartError: it ended instead, or took longer; the message says why.
         """
-        socket = Path(tempfile.mkdtemp(prefix="galley-", dir=_short_folder()), "llama.sock")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "galley.engines.llama_server",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C on the terminal is for the server alone
-        )  # fmt: skip
+        folder = Path(tempfile.mkdtemp(prefix="galley-", dir=_short_folder()))
+        process = None
         try:
-            return await cls._introduce(process, wanted, socket)
-        except BaseException:  # cancelled while loading, too: nobody else knows this process
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-            shutil.rmtree(socket.parent, ignore_errors=True)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "galley.engines.llama_server",
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C on the terminal is for the server alone
+            )  # fmt: skip
+            return await cls._introduce(process, wanted, folder / "llama.sock", longest_s)
+        except BaseException:  # cancelled while loading, too: nobody else knows of these
+            if process is not None:
+                await _end(process)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
 
     @classmethod
     async def _introduce(
-        cls, process: asyncio.subprocess.Process, wanted: dict[str, Any], socket: Path
+        cls,
+        process: asyncio.subprocess.Process,
+        wanted: dict[str, Any],
+        socket: Path,
+        longest_s: float,
     ) -> Self:
         assert process.stdin is not None  # noqa: S101 - a pipe was asked for
         assert process.stdout is not None  # noqa: S101
@@ -82,13 +93,15 @@ class LlamaChild:
         process.stdin.write(orjson.dumps(told) + b"\n")
         output: deque[str] = deque(maxlen=20)
         drained = asyncio.create_task(_drain(process, output))
-        line = await process.stdout.readline()
+        line, limit = b"", asyncio.timeout(longest_s)
+        with suppress(TimeoutError):
+            async with limit:
+                line = await process.stdout.readline()
         if not line.startswith(b"{"):
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+            await _end(process)
             await drained
-            raise EngineStartError(wanted["name"], process.returncode, output)
+            late = f"took more than {longest_s:g} seconds" if limit.expired() else None
+            raise EngineStartError(late or f"ended with code {process.returncode}", output)
         ready = orjson.loads(line)
         http = OpenAIHttpEngine(
             "http://localhost", wanted["name"], api_key=secret, slots=wanted["slots"], socket=socket
@@ -119,8 +132,7 @@ class LlamaChild:
             async with asyncio.timeout(STOP_S):
                 await self.process.wait()
         except TimeoutError:
-            self.process.kill()
-            await self.process.wait()
+            await _end(self.process)
         shutil.rmtree(self.socket.parent, ignore_errors=True)  # where it was killed
 
 
@@ -128,6 +140,12 @@ def _short_folder() -> str:
     """Where temporary folders go, unless that is too long for a socket's address (104 bytes)."""
     usual = tempfile.gettempdir()
     return usual if len(os.fsencode(usual)) < 70 else "/tmp"  # noqa: S108 - mkdtemp makes it ours
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
 
 
 async def _drain(process: asyncio.subprocess.Process, output: deque[str]) -> None:

@@ -1,4 +1,4 @@
-"""The child process: llama.cpp's own HTTP server on loopback, for one model.
+"""The child process: llama.cpp's own HTTP server on a UNIX socket, for one model.
 
     python -m galley.engines.llama_server < one line of JSON, then an open pipe
 
@@ -54,6 +54,9 @@ def _params(wanted: dict[str, str | int]) -> Any:
     if "socket" in wanted:
         params.hostnames = [wanted["socket"]]
     params.n_parallel = wanted["slots"]
+    # One for each connection: an answer's, and for a moment that of who hung up before it; the
+    # rest is for counting tokens and for those who look on.
+    params.n_threads_http = 2 * int(wanted["slots"]) + 4
     params.n_ctx = int(wanted["slots"]) * int(wanted["context"])
     params.n_gpu_layers = wanted["gpu_layers"]
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = wanted["threads"]
@@ -62,6 +65,7 @@ def _params(wanted: dict[str, str | int]) -> Any:
     if not _gpus() or params.n_gpu_layers == 0:
         params.n_batch = params.n_ubatch = max(CPU_BATCH, params.n_parallel)
     params.cache_ram_mib = 0
+    params.prefill_assistant = False  # an answer is a turn of its own, as OpenAI's is
     params.ui = False
     params.endpoint_props = params.endpoint_slots = params.endpoint_metrics = True
     params.verbosity = 0  # prompts are never logged

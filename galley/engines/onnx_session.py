@@ -56,10 +56,10 @@ def open_session(
     """
     threads = threads or available_cores()
     # Side by side, runs of few threads get more done; more threads make a lone run faster.
-    threads_per_run = math.isqrt(threads)
+    calls = threads // math.isqrt(threads)
     name = graph.name if isinstance(graph, Path) else "the graph"
     try:
-        cpu = _open(graph, threads_per_run, _CPU)
+        cpu = _open(graph, threads - calls + 1, _CPU)
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise WeightsError(f"{name} cannot be loaded by ONNX Runtime: {error}") from error
     feed = example(_inputs(cpu))
@@ -71,7 +71,7 @@ def open_session(
         if provider in _ACCELERATORS and (fast := _accelerate(graph, provider, cpu, feed)):
             return _session(fast, _ACCELERATORS[provider], accelerated=True, calls=1)
     words = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
-    return _session(cpu, words, accelerated=False, calls=threads // threads_per_run)
+    return _session(cpu, words, accelerated=False, calls=calls)
 
 
 def _session(
@@ -86,6 +86,7 @@ def _inputs(session: ort.InferenceSession) -> dict[str, str]:
 
 
 def _open(graph: Path | bytes, threads: int, provider: str) -> ort.InferenceSession:
+    """Load a graph; a run counts its caller among the `threads`, and all runs share the others."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only; the log is the server's

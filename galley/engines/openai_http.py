@@ -13,14 +13,17 @@ import orjson
 import structlog
 
 from galley.core.errors import BadRequestError, EngineError, OverloadedError
+from galley.engines.bounds import most_prompt_tokens
+from galley.engines.lookout import CONNECT_S, Lookout
+from galley.engines.openai_events import deltas
 from galley.schemas.chat import ChatRequest, Message, NamedTool
 from galley.schemas.completions import CompletionRequest
-from galley.schemas.delta import Delta, ToolCall, Usage
+from galley.schemas.delta import Delta
 
 log = structlog.get_logger(__name__)
 
 _DONE: dict[str, Any] = {}  # what `[DONE]` is read as
-_FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter"})
+_TOO_LONG = {"context_length_exceeded", "exceed_context_size_error"}  # OpenAI's word, llama.cpp's
 _SAMPLING = (
     "temperature", "top_p", "frequency_penalty", "presence_penalty", "logit_bias",
 )  # fmt: skip
@@ -41,8 +44,8 @@ class OpenAIHttpEngine:
         self, url: str, model: str, *, api_key: str | None, slots: int, socket: Path | None = None
     ) -> None:
         self.slots = slots
-        self.hardware = f"HTTP, {url}"
-        self.problem: str | None = None
+        self.hardware = "another server"
+        self._lookout = None if socket else Lookout(url)  # whose child it is watches over it
         self._url = url.rstrip("/")
         self._model = model
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
@@ -54,11 +57,20 @@ class OpenAIHttpEngine:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers | {"content-type": "application/json"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
         )
 
-    async def check(self, request: ChatRequest | CompletionRequest) -> None:
-        """Leave it to the other side, which knows its own limits."""
+    @property
+    def problem(self) -> str | None:
+        return self._lookout.problem if self._lookout else None
+
+    async def look(self) -> None:
+        """Find out whether anybody is there; `problem` says so from then on."""
+        if self._lookout:
+            await self._lookout.look()
+
+    async def check(self, request: ChatRequest | CompletionRequest) -> int:
+        return sum(most_prompt_tokens(request))  # the other side knows its own limits
 
     async def stream(
         self, request: ChatRequest | CompletionRequest, *, choice: int = 0
@@ -75,13 +87,14 @@ class OpenAIHttpEngine:
         """Send `body` and yield the pieces of answer `choice`.
 
         Raises:
+            EngineError: an event is not what the API says that it is.
             OverloadedError: the stream ended before the answer did; else as `events`.
         """
         finished = False
         async with aclosing(self.events(path, body)) as events:
             async for event in events:
                 finished = finished or event is _DONE
-                for delta in deltas(event, choice):
+                for delta in _read(event, choice):
                     finished = finished or delta.finish_reason is not None
                     yield delta
         if not finished:
@@ -92,7 +105,7 @@ class OpenAIHttpEngine:
 
         Raises:
             BadRequestError: the other side answered 400.
-            OverloadedError: it is not there, or broke off.
+            OverloadedError: nothing answers there, or it broke off.
             EngineError: it answered with anything else but 200.
         """
         try:
@@ -107,7 +120,7 @@ class OpenAIHttpEngine:
             finally:
                 response.close()
         except (aiohttp.ClientError, OSError) as error:
-            raise _broken_off() from error
+            raise self._silence(error) from error
 
     async def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Post `body` (or get, without one) and return the answer's JSON.
@@ -141,7 +154,18 @@ class OpenAIHttpEngine:
             # A connection that idled may be dead on reuse; nothing was answered on it.
             return await self._session.request(method, url, data=data, allow_redirects=False)
 
+    def _silence(self, error: aiohttp.ClientError | OSError) -> OverloadedError:
+        unreached = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+        if self._lookout is None or not isinstance(error, unreached):
+            return _broken_off()
+        self._lookout.missed()
+        return OverloadedError(
+            f"Nothing answers at {self._lookout.place}.", code="engine_unavailable", retry_after=1
+        )
+
     async def aclose(self) -> None:
+        if self._lookout:
+            await self._lookout.aclose()
         await self._session.close()
 
 
@@ -187,70 +211,15 @@ def _body(request: ChatRequest | CompletionRequest, choice: int) -> dict[str, An
     for name in _SAMPLING:
         if (value := getattr(request, name)) is not None:
             body[name] = value
-    if request.limit is not None:
-        body["max_tokens"] = request.limit
+    if request.limit is not None:  # by the name that was used: each is unknown to some servers
+        newer = isinstance(request, ChatRequest) and request.max_completion_tokens
+        body["max_completion_tokens" if newer else "max_tokens"] = request.limit
     if request.stops:
         body["stop"] = request.stops
     if request.seed is not None:
         # 32 bits, all ones meaning "random" to llama.cpp; each choice gets its own.
         body["seed"] = (request.seed + choice) % (2**32 - 1)
     return body
-
-
-def deltas(event: dict[str, Any], choice: int) -> list[Delta]:
-    """Read one streamed event of either API as pieces of answer `choice`."""
-    usage = _usage(event.get("usage")) or _progress(event.get("prompt_progress"))
-    found = [_delta(part, choice) for part in event.get("choices") or ()]
-    if usage is not None:
-        if not found:
-            return [Delta(index=choice, usage=usage)]
-        found[-1].usage = usage
-    return found
-
-
-def _delta(part: dict[str, Any], choice: int) -> Delta:
-    piece = part.get("delta") or {}
-    text = piece.get("content") or part.get("text") or ""
-    reasoning = piece.get("reasoning_content") or piece.get("reasoning") or ""
-    logprobs = part.get("logprobs") or {}
-    tokens = logprobs.get("content")
-    reason = part.get("finish_reason")
-    calls = [
-        ToolCall(
-            index=call.get("index") or 0,
-            id=call.get("id"),
-            name=(call.get("function") or {}).get("name"),
-            arguments=(call.get("function") or {}).get("arguments") or "",
-        )
-        for call in piece.get("tool_calls") or ()
-    ]
-    return Delta(
-        index=choice,
-        text=text,
-        reasoning=reasoning,
-        tokens=len(tokens) if tokens else int(bool(text or reasoning or calls)),
-        tool_calls=calls,
-        logprobs=tokens,
-        finish_reason=reason if reason in _FINISH_REASONS else "stop" if reason else None,
-    )
-
-
-def _usage(found: dict[str, Any] | None) -> Usage | None:
-    if not found:
-        return None
-    details = found.get("prompt_tokens_details") or {}
-    return Usage(
-        prompt_tokens=found.get("prompt_tokens") or 0,
-        completion_tokens=found.get("completion_tokens") or 0,
-        cached_tokens=details.get("cached_tokens") or 0,
-    )
-
-
-def _progress(found: dict[str, int] | None) -> Usage | None:
-    """Read llama.cpp's word on how far the prompt is: what a hang-up then is billed for."""
-    if not found:
-        return None
-    return Usage(prompt_tokens=found["processed"], cached_tokens=found["cache"])
 
 
 async def _events(content: aiohttp.StreamReader) -> AsyncGenerator[dict[str, Any]]:
@@ -266,9 +235,19 @@ async def _events(content: aiohttp.StreamReader) -> AsyncGenerator[dict[str, Any
 
 def _read_event(data: bytes) -> dict[str, Any]:
     try:
-        return orjson.loads(data)
+        event = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise _failure("it sent no JSON") from error
+    if not isinstance(event, dict):
+        raise _failure("it sent no JSON object")
+    return event
+
+
+def _read(event: dict[str, Any], choice: int) -> list[Delta]:
+    try:
+        return deltas(event, choice)
+    except ValueError as error:
+        raise _failure(f"it sent an event that is none: {error}") from error
 
 
 def _broken_off() -> OverloadedError:
@@ -287,7 +266,7 @@ def _failure(said: str) -> EngineError:
 
 def _refusal(status: int, answer: bytes) -> BadRequestError | EngineError | OverloadedError:
     if status in (400, 413, 422):
-        return BadRequestError(_message(answer), code="refused_by_model")
+        return _refused(answer)
     if status in (429, 503):
         return OverloadedError(
             "The model's server is busy. Try again.", code="engine_unavailable", retry_after=1
@@ -295,9 +274,12 @@ def _refusal(status: int, answer: bytes) -> BadRequestError | EngineError | Over
     return _failure(f"{status}: {answer.decode(errors='replace')}")
 
 
-def _message(answer: bytes) -> str:
-    """What a server says of a request that it does not take."""
+def _refused(answer: bytes) -> BadRequestError:
+    """Pass on what a server says of a request that it does not take."""
     try:
-        return str(orjson.loads(answer)["error"]["message"])
+        error = orjson.loads(answer)["error"]
+        message, kinds = str(error["message"]), {str(error.get("type")), str(error.get("code"))}
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        return "The model's server does not take this request."
+        message, kinds = "The model's server does not take this request.", set[str]()
+    code = "context_length_exceeded" if kinds & _TOO_LONG else "refused_by_model"
+    return BadRequestError(message, code=code)

@@ -133,7 +133,8 @@ def _as_call(held: list[Delta], text: str, tools: list[Tool], call_id: str) -> l
         written = json.dumps(arguments, allow_nan=False)
     except (ValueError, KeyError, TypeError, RecursionError):
         return held
-    if name not in {tool.function.name for tool in tools} or not isinstance(arguments, dict):
+    known = isinstance(name, str) and name in {tool.function.name for tool in tools}
+    if not known or not isinstance(arguments, dict):
         return held
     index = held[-1].index
     call = ToolCall(0, call_id, name, written)

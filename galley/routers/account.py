@@ -1,4 +1,4 @@
-"""What a caller may know: the models, and their own use."""
+"""What a caller may know of the models."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path
 from galley.dialects import native, openai
 from galley.routers.deps import CallerDep, RuntimeDep
 from galley.routers.openapi import refusals
-from galley.schemas.account import ModelList, ModelReply, UsageSummary
+from galley.schemas.account import ModelList, ModelReply
 from galley.schemas.classify import ModelInfo
 from galley.services.models import Model
 
@@ -23,7 +23,9 @@ router = APIRouter()
 @router.get("/v1/model", tags=["models"], include_in_schema=False)
 async def list_models(caller: CallerDep, runtime: RuntimeDep) -> ModelList:
     """List the models, the default of each kind first."""
-    return ModelList(data=[_reply(model) for model in runtime.models.all()])
+    return ModelList(
+        data=[_reply(model) for model in runtime.models.all() if caller.may_use(model.name)]
+    )
 
 
 @router.get(
@@ -38,7 +40,7 @@ async def retrieve_model(
     runtime: RuntimeDep,
 ) -> ModelReply:
     """Describe one model."""
-    return _reply(runtime.models.find(model))
+    return _reply(runtime.models.find(model, caller))
 
 
 @router.get(
@@ -53,26 +55,14 @@ async def model_info(caller: CallerDep, runtime: RuntimeDep) -> ModelInfo:
     return runtime.images.info("galley/classify")
 
 
-@router.get(
-    "/v1/usage",
-    summary="Sum up your usage",
-    tags=["account"],
-    responses=refusals(native, 401, 500),
-)
-@router.get("/usage", tags=["account"], include_in_schema=False)
-async def usage(caller: CallerDep, runtime: RuntimeDep) -> UsageSummary:
-    """Sum up the caller's own requests."""
-    return await runtime.usage.summary(caller)
-
-
 def _reply(model: Model) -> ModelReply:
-    status = model.state if model.problem is None or model.state != "loaded" else "restarting"
+    status = "not answering" if model.state == "loaded" and model.problem else model.state
     return ModelReply(
         id=model.name,
         created=model.created,
         kind=model.settings.kind,
         status=status,
         license=model.settings.license,
-        source=model.settings.source,
+        source=model.settings.public_source,
         hardware=model.engine.hardware if model.engine else None,
     )

@@ -6,7 +6,7 @@ from math import ceil
 import orjson
 from starlette.types import Send
 
-from galley.core.errors import GalleyError
+from galley.core.errors import GalleyError, RateLimitError
 from galley.dialects.base import Dialect
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -22,10 +22,12 @@ async def send_json(send: Send, body: bytes, *, status: int = 200, headers: Head
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_error(send: Send, error: GalleyError, dialect: Dialect) -> None:
+async def send_error(
+    send: Send, error: GalleyError, dialect: Dialect, headers: Headers = ()
+) -> None:
     """Send `error` as a whole answer."""
     body = orjson.dumps(dialect.error_body(error))
-    await send_json(send, body, status=error.status, headers=error_headers(error))
+    await send_json(send, body, status=error.status, headers=[*error_headers(error), *headers])
 
 
 def error_headers(error: GalleyError) -> list[tuple[bytes, bytes]]:
@@ -33,6 +35,8 @@ def error_headers(error: GalleyError) -> list[tuple[bytes, bytes]]:
     headers: list[tuple[bytes, bytes]] = []
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after))))
+    if isinstance(error, RateLimitError) and not error.should_retry:
+        headers.append((b"x-should-retry", b"false"))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if error.status == 413:  # the rest of the body is not read

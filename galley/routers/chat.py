@@ -81,6 +81,7 @@ _MESSAGES = [{"role": "user", "content": "What is FastAPI?"}]
 ENDPOINTS = (
     Endpoint(
         name="chat",
+        scope="chat",
         paths=("/v1/chat/completions",),
         dialect=openai,
         handle=create_chat_completion,
@@ -90,6 +91,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         name="completions",
+        scope="chat",
         paths=("/v1/completions",),
         dialect=openai,
         handle=create_completion,
@@ -99,6 +101,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         name="chat",
+        scope="chat",
         paths=("/v1/chat", "/chat", "/v1/conversation"),
         dialect=native,
         handle=chat,
@@ -108,6 +111,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         name="chat",
+        scope="chat",
         paths=("/v1/chat/stream", "/chat/stream"),
         dialect=native,
         handle=stream_chat,

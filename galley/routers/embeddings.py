@@ -21,6 +21,7 @@ async def create_embedding(call: Call) -> None:
 ENDPOINTS = (
     Endpoint(
         name="embeddings",
+        scope="embeddings",
         paths=("/v1/embeddings",),
         dialect=openai,
         handle=create_embedding,

@@ -14,13 +14,14 @@ from typing import Any, Protocol, TypeVar
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from galley.core.caller import Caller
-from galley.core.errors import CancelledError, GalleyError, RequestTooLargeError
+from galley.core.errors import CancelledError, GalleyError
 from galley.dialects.base import Dialect
 from galley.dialects.openai import event
 from galley.routers.answers import send_error, send_json
-from galley.routers.deps import credentials
+from galley.routers.bodies import BodyRoom, read_body
+from galley.routers.deps import credentials, permit
 from galley.routers.hangup import while_listening
-from galley.routers.parsing import parse
+from galley.routers.parsing import parse, refuse_form
 from galley.runtime import Runtime
 from galley.schemas.base import Request
 from galley.schemas.delta import Delta, Usage
@@ -30,6 +31,7 @@ R = TypeVar("R", bound=Request)
 
 PATIENCE = 2.0  # seconds without a first piece, then the stream starts with comments
 BETWEEN_COMMENTS = 5.0  # seconds
+MOST_BODY_BYTES = 256_000_000  # of all requests together
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -79,11 +81,18 @@ class Call:
 
     async def parse(self, shape: type[R]) -> R:
         """Validate the body as `shape`; see `parsing.parse`."""
-        return await parse(shape, self.body, self.dialect)
+        if self.sends_form:
+            refuse_form(self.dialect)
+        return await parse(shape, self.body, self.dialect, self.runtime.heavy)
 
     def header(self, name: bytes) -> str:
         """Return the request's header `name` (lower case), or an empty text."""
         return next((v.decode("latin-1") for k, v in self._scope["headers"] if k == name), "")
+
+    @property
+    def sends_form(self) -> bool:
+        """Whether the body is a multipart form, as files are sent."""
+        return self.header(b"content-type").lower().startswith("multipart/form-data")
 
     @property
     def served_model(self) -> str:
@@ -93,7 +102,7 @@ class Call:
     async def answer(self, body: bytes) -> None:
         """Settle, then send a whole answer."""
         await self._settle()
-        await send_json(self._send, body, headers=[self._timing()])
+        await send_json(self._send, body, headers=[self._timing(), *self.charge.headers])
 
     async def stream(self, deltas: AsyncGenerator[Delta], frames: Callable[[str], Frames]) -> None:
         """Send `deltas` as they come, settle, then send the end of the stream.
@@ -128,7 +137,7 @@ class Call:
         """Send a part of a stream, after its headers."""
         if not self.streaming:
             self.streaming = True
-            headers = [*_STREAM_HEADERS, self._timing()]
+            headers = [*_STREAM_HEADERS, self._timing(), *self.charge.headers]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
@@ -139,7 +148,7 @@ class Call:
         if self.streaming:
             await self.send(event(self.dialect.error_body(error)), more=False)
         else:
-            await send_error(self._send, error, self.dialect)
+            await send_error(self._send, error, self.dialect, self.charge.headers)
 
     def _timing(self) -> tuple[bytes, bytes]:
         return (b"server-timing", b"app;dur=%.1f" % self.arrival.elapsed_ms())
@@ -173,12 +182,14 @@ class Endpoint:
 
     Args:
         name: in the ledger and in metrics.
+        scope: what a caller must be allowed to do.
         paths: where it is served; the first is the one in the document.
         handle: parses, calls one service, answers.
         body_limit: the largest body in bytes, read from the settings by this name.
     """
 
     name: str
+    scope: str
     paths: tuple[str, ...]
     dialect: Dialect
     handle: Callable[[Call], Awaitable[None]]
@@ -194,6 +205,7 @@ class FrontDoor:
     def __init__(self, app: ASGIApp, endpoints: Mapping[str, Endpoint]) -> None:
         self._app = app
         self._endpoints = endpoints
+        self._room = BodyRoom(MOST_BODY_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
@@ -210,11 +222,13 @@ class FrontDoor:
         try:
             caller = await self._caller(runtime, scope)
             async with runtime.meter.hold(scope["arrival"], caller, endpoint.name) as charge:
+                permit(caller, endpoint.scope)
                 limit = getattr(runtime.settings, endpoint.body_limit)
-                body = await _read(scope, receive, limit)
-                async with while_listening(receive, runtime.settings.request_timeout) as stop:
-                    call = Call(runtime, charge, endpoint.dialect, body, scope, send, stop)
-                    await endpoint.handle(call)
+                with self._room.hold() as take:
+                    body = await read_body(scope, receive, limit, take)
+                    async with while_listening(receive, runtime.settings.request_timeout) as stop:
+                        call = Call(runtime, charge, endpoint.dialect, body, scope, send, stop)
+                        await endpoint.handle(call)
         except GalleyError as error:
             if call is not None:
                 await call.refuse(error)
@@ -224,26 +238,3 @@ class FrontDoor:
     async def _caller(self, runtime: Runtime, scope: Scope) -> Caller:
         key = credentials(scope)
         return runtime.accounts.cached(key) or await runtime.accounts.authenticate(key)
-
-
-async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Read the whole body.
-
-    Raises:
-        RequestTooLargeError: it has more than `limit` bytes.
-        CancelledError: the caller hung up.
-    """
-    declared = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
-    size, more = int(declared) if declared.isdigit() else 0, True
-    body = bytearray()
-    while more and max(size, len(body)) <= limit:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise CancelledError("The caller hung up.", code="client_closed_request")
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    if max(size, len(body)) > limit:
-        raise RequestTooLargeError(
-            f"The body is larger than {limit} bytes.", code="request_too_large"
-        )
-    return bytes(body)

@@ -46,9 +46,16 @@ async def health(runtime: RuntimeDep) -> Health:
     responses={503: {"model": Health, "description": "A part is not ready."}},
 )
 async def ready(runtime: RuntimeDep) -> Response:
-    """Answer 200 once every part can work, 503 before that."""
+    """Answer 200 once every part can work, 503 before that.
+
+    Without Redis the server goes on with limits of its own, and is degraded but ready.
+    """
     found = await health(runtime)
-    return JSONResponse(found.json_object(), 200 if found.status == "ok" else 503)
+    needed = found.parts
+    if runtime.settings.redis_lost != "closed":
+        needed = {name: state for name, state in needed.items() if name != "limits"}
+    is_ready = all(state == "ok" for state in needed.values())
+    return JSONResponse(found.json_object(), 200 if is_ready else 503)
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)

@@ -6,7 +6,8 @@ import structlog
 import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from galley.core.errors import InternalError
+from galley.core.errors import GalleyError, InternalError, OverloadedError
+from galley.db.session import is_unavailable
 from galley.dialects.base import dialect_of
 from galley.routers.answers import send_error
 from galley.services.metering import Arrival
@@ -49,14 +50,10 @@ class RequestMiddleware:
             log.info("request_started", request_id=arrival.request_id, path=scope["path"])
         try:
             await self._app(scope, receive, send_with_ids)
-        except Exception:
-            log.exception("request_failed", request_id=arrival.request_id, path=scope["path"])
+        except Exception as failure:
+            error = _in_words(failure, arrival.request_id, scope["path"])
             if status:
                 raise  # the answer has begun: the connection has to break
-            error = InternalError(
-                f"The server failed. Its log has more under {arrival.request_id}.",
-                code="internal_error",
-            )
             await send_error(send_with_ids, error, dialect_of(scope["path"]))
         finally:
             if not quiet:
@@ -68,6 +65,21 @@ class RequestMiddleware:
                     status=status,
                     ms=round(arrival.elapsed_ms(), 2),
                 )
+
+
+def _in_words(failure: Exception, request_id: str, path: str) -> GalleyError:
+    """Log what nobody caught, and say what the caller may know of it."""
+    if is_unavailable(failure):
+        log.error("database_unavailable", request_id=request_id, path=path, error=str(failure))
+        return OverloadedError(
+            "The server's database does not answer. Try again in a moment.",
+            code="database_unavailable",
+            retry_after=1,
+        )
+    log.exception("request_failed", request_id=request_id, path=path)
+    return InternalError(
+        f"The server failed. Its log has more under {request_id}.", code="internal_error"
+    )
 
 
 def _given_id(scope: Scope) -> bytes | None:

@@ -37,14 +37,20 @@ TAGS = {
     "classify": "What is in a picture.",
     "models": "What this server has to offer.",
     "account": "Your own use of it.",
+    "auth": "Logging in and out: tokens for programs, cookies for browsers.",
+    "keys": "Your own API keys.",
+    "admin": "Users, their keys, tiers, and the log of what admins did.",
     "operations": "For those who run the server; no key needed.",
 }
 _REASONS = {
     400: "The input cannot be used.",
     401: "No key, or a key that opens nothing.",
-    404: "There is no such model.",
+    403: "The key, or its owner, may not do this.",
+    404: "There is no such thing, or not for you.",
+    409: "It collides with what is there.",
     413: "The body is too large.",
     422: "The input fits no schema.",
+    429: "A limit is used up; `retry-after` says when to come back.",
     500: "The server failed; its log knows more.",
     502: "The model failed.",
     503: "The model is loading, or too many requests are waiting.",
@@ -62,10 +68,10 @@ def declared(endpoints: Iterable[Endpoint]) -> APIRouter:
     """Return routes that put `endpoints` into the document; the front door answers them."""
     router = APIRouter()
     for endpoint in endpoints:
-        expected = [status for status in _REASONS if status != 422 or endpoint.dialect is native]
+        unexpected = {409} if endpoint.dialect is native else {409, 422}
         always = endpoint.paths[0].endswith("/stream")
         streams = always or "stream" in endpoint.request.model_fields
-        responses = refusals(endpoint.dialect, *expected)
+        responses = refusals(endpoint.dialect, *sorted(_REASONS.keys() - unexpected))
         responses |= {200: {"description": "The answer.", "content": _STREAM if streams else {}}}
         router.add_api_route(
             endpoint.paths[0],

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from concurrent.futures import Executor
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import ValidationError
@@ -30,15 +31,15 @@ _OPENAI_WORDS = {
 }
 
 
-async def parse(shape: type[R], body: bytes, dialect: Dialect) -> R:
-    """Validate `body`.
+async def parse(shape: type[R], body: bytes, dialect: Dialect, heavy: Executor) -> R:
+    """Validate `body`; a large one on `heavy`'s thread, so that one at a time holds the parser.
 
     Raises:
         BadRequestError: it does not fit (OpenAI's routes); `param` names the field.
         UnprocessableError: it does not fit (native routes).
     """
     if len(body) > BIG:
-        return await asyncio.to_thread(_parse, shape, body, dialect)
+        return await asyncio.get_running_loop().run_in_executor(heavy, _parse, shape, body, dialect)
     return _parse(shape, body, dialect)
 
 
@@ -50,15 +51,21 @@ def validate(shape: type[R], values: dict[str, Any], dialect: Dialect) -> R:
         refuse(_details(error), dialect)
 
 
-def _parse(shape: type[R], body: bytes, dialect: Dialect) -> R:
+def check(body: bytes, dialect: Dialect) -> None:
+    """Refuse a body that is not JSON with one meaning; raises as `parse`."""
     try:
         _check(body)
-        return shape.__pydantic_validator__.validate_json(body)
-    except ValidationError as error:
-        refuse(_details(error), dialect)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         refuse([ErrorDetails(type="json_invalid", loc=(), msg=reason, input=None)], dialect)
+
+
+def _parse(shape: type[R], body: bytes, dialect: Dialect) -> R:
+    check(body, dialect)
+    try:
+        return shape.__pydantic_validator__.validate_json(body)
+    except ValidationError as error:
+        refuse(_details(error), dialect)
 
 
 def _details(error: ValidationError) -> list[ErrorDetails]:
@@ -107,12 +114,18 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def refuse(details: list[ErrorDetails], dialect: Dialect) -> NoReturn:
-    """Raise what `dialect` says to input that does not fit its schema."""
+def refuse(
+    details: list[ErrorDetails], dialect: Dialect, within: tuple[str, ...] = ("body",)
+) -> NoReturn:
+    """Raise what `dialect` says to input that does not fit its schema.
+
+    Args:
+        within: where the locations of `details` begin; FastAPI's name that themselves.
+    """
     if dialect is native:
         listed = [
-            {"type": d["type"], "loc": ["body", *d["loc"]], "msg": d["msg"]}
-            for d in details[:_LISTED_FAULTS]
+            {"type": d["type"], "loc": [*within, *d["loc"]], "msg": d["msg"]}
+            for d in map(_without_input, details[:_LISTED_FAULTS])
         ]
         raise UnprocessableError("The request does not fit its schema.", details=listed)
     # Of a union, one member is of the right type, and what it says is what is wrong.
@@ -125,6 +138,12 @@ def refuse(details: list[ErrorDetails], dialect: Dialect) -> NoReturn:
     raise BadRequestError(
         words.format(param=param, msg=msg), code="invalid_request", param=param or None
     )
+
+
+def refuse_form(dialect: Dialect) -> NoReturn:
+    """Refuse a form where JSON is wanted; raises as `parse`."""
+    said = "This route takes JSON, not a form; pictures as files go to POST /v2/classify"
+    refuse([ErrorDetails(type="form_given", loc=(), msg=said, input=None)], dialect)
 
 
 def _is_of_another_type(detail: ErrorDetails) -> bool:

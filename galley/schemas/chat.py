@@ -40,7 +40,10 @@ class RefusalPart(Request):
 
 
 class ImageUrl(Request):
-    url: str = Field(description="`data:image/...;base64,...`; addresses are not fetched.")
+    url: str = Field(
+        pattern=r"^data:image/[a-zA-Z0-9.+-]+;base64,",
+        description="`data:image/...;base64,...`; addresses are not fetched.",
+    )
     detail: Literal["auto", "low", "high"] = "auto"
 
 

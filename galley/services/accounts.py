@@ -1,8 +1,9 @@
-"""Who may come in: users and their API keys."""
+"""Who may come in: users, by their API keys and their tokens."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from pydantic import SecretStr
 
@@ -12,9 +13,12 @@ from galley.core.limits import Limits
 from galley.core.security import hash_key, is_well_formed, make_key
 from galley.core.settings import SettingsError
 from galley.db.keys import create_key, find_holder, is_known, revoke_key
+from galley.db.refresh_tokens import find_login
 from galley.db.session import Sessions
 from galley.db.tables import ApiKey, Tier, User, utc_now
 from galley.db.users import create_user, first_admin
+from galley.services.guests import Guests
+from galley.services.tokens import Tokens, invalid_token, looks_like_token
 
 CACHE_SECONDS = 60.0
 CACHE_SIZE = 10_000
@@ -29,15 +33,28 @@ class NewKey:
 
 
 class Accounts:
-    """Knows callers by their keys, and remembers them for a minute.
+    """Knows callers by their keys and tokens, and remembers them for a minute.
 
     Args:
+        tokens: unset, none are accepted.
+        guests: users who come with tokens of other issuers; unset, there are none.
         clock: seconds, for the memory alone.
     """
 
-    def __init__(self, sessions: Sessions, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        *,
+        tokens: Tokens | None = None,
+        guests: Guests | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._sessions = sessions
+        self._tokens = tokens
+        self._guests = guests
         self._clock = clock
+        self.tell: Callable[[str | None], None] | None = None
+        """Tells the other servers whom to forget, where there are others."""
         self._known: dict[bytes, tuple[float, Caller]] = {}
         self._revocations = 0
 
@@ -66,32 +83,54 @@ class Accounts:
                 await create_key(session, user_id=admin.id, name="bootstrap", key=key)
         return made
 
-    def cached(self, key: str) -> Caller | None:
-        """Recognise a key seen within the last minute, without waiting for anything."""
-        found = self._known.get(hash_key(key))
+    def cached(self, credential: str) -> Caller | None:
+        """Recognise a key or token seen within the last minute, without waiting for anything."""
+        found = self._known.get(hash_key(credential))
         return found[1] if found is not None and self._clock() < found[0] else None
 
-    async def authenticate(self, key: str) -> Caller:
-        """Tell whose key this is.
+    async def authenticate(self, credential: str) -> Caller:
+        """Tell whose key or token this is.
 
         Raises:
             AuthenticationError: nobody's.
+            OverloadedError: it is a token, and its issuer's keys cannot be fetched.
         """
-        if caller := self.cached(key):
+        if caller := self.cached(credential):
             return caller
+        revocations = self._revocations
+        is_token = looks_like_token(credential)
+        caller, seconds = await (self._by_token if is_token else self._by_key)(credential)
+        if revocations == self._revocations:  # else it may have been this one's, just now
+            self._remember(hash_key(credential), caller, min(seconds, CACHE_SECONDS))
+        return caller
+
+    async def _by_key(self, key: str) -> tuple[Caller, float]:
+        """Return who holds `key`, and how many seconds it is good."""
         if not is_well_formed(key):
             raise _invalid_key()
-        key_hash, revocations, now = hash_key(key), self._revocations, utc_now()
+        now = utc_now()
         async with self._sessions() as session:
-            found = await find_holder(session, key_hash, now=now)
+            found = await find_holder(session, hash_key(key), now=now)
         if found is None:
             raise _invalid_key()
         row, user, tier = found
-        caller = caller_of(user, tier, row)
-        if revocations == self._revocations:  # else it may have been this key's, just now
-            left = (row.expires_at - now).total_seconds() if row.expires_at else CACHE_SECONDS
-            self._remember(key_hash, caller, min(left, CACHE_SECONDS))
-        return caller
+        return caller_of(user, tier, row), _seconds_left(row, now)
+
+    async def _by_token(self, token: str) -> tuple[Caller, float]:
+        """Return whose `token` it is, and how many seconds it is good."""
+        now = utc_now()
+        if self._guests is not None and self._guests.know(token):
+            user, tier, expires_at = await self._guests.admit(token)
+            return caller_of(user, tier), expires_at - now.timestamp()
+        if self._tokens is None:
+            raise invalid_token()
+        claims = self._tokens.verify(token, now=now)
+        async with self._sessions() as session:
+            login = await find_login(session, family=claims.family, user_id=claims.user_id, now=now)
+        if login is None or claims.issued_at < login.user.tokens_from.timestamp():
+            raise invalid_token()
+        seconds = min(claims.expires_at - now.timestamp(), _seconds_left(login.key, now))
+        return caller_of(login.user, login.tier, login.key), seconds
 
     async def create_key(self, *, user_id: str, name: str) -> NewKey:
         """Make a key for `user_id`."""
@@ -114,6 +153,12 @@ class Accounts:
 
     def forget(self, user_id: str | None = None) -> None:
         """Look `user_id` up anew at their next request; without one, everybody."""
+        self.drop(user_id)
+        if self.tell is not None:
+            self.tell(user_id)
+
+    def drop(self, user_id: str | None) -> None:
+        """The same in this server alone."""
         self._revocations += 1
         self._known = {
             h: known for h, known in self._known.items() if user_id not in (None, known[1].user_id)
@@ -136,7 +181,7 @@ def caller_of(user: User, tier: Tier, key: ApiKey | None = None) -> Caller:
     rules = Limits.model_validate(tier.limits | user.limits).rules(subject)
     if key is not None:
         scopes = scopes if key.scopes is None else scopes & frozenset(key.scopes)
-        rules += Limits.model_validate(key.limits).rules(f"key:{key.id}")
+        rules += Limits.model_validate(key.limits).rules(f"{subject}/key:{key.id}")
     return Caller(
         user_id=user.id,
         key_id=key.id if key is not None else NO_KEY,
@@ -149,6 +194,12 @@ def caller_of(user: User, tier: Tier, key: ApiKey | None = None) -> Caller:
             for model, limits in tier.model_limits.items()
         },
     )
+
+
+def _seconds_left(key: ApiKey | None, now: datetime) -> float:
+    if key is None or key.expires_at is None:
+        return CACHE_SECONDS
+    return (key.expires_at - now).total_seconds()
 
 
 def _invalid_key() -> AuthenticationError:

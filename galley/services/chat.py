@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
 
+from galley.core.settings import ModelSettings
 from galley.engines.base import ChatEngine
 from galley.schemas.chat import ChatRequest
 from galley.schemas.completions import CompletionRequest
@@ -28,16 +29,24 @@ class ChatService:
         Raises:
             NotFoundError: no such model.
             BadRequestError: the prompt does not fit, or the model cannot do this.
+            RateLimitError: the caller is over a limit.
             OverloadedError: the model is loading, restarting, or its queue is full.
             EngineError: the model failed.
         """
         record = charge.record
         record.model, record.stream = request.model, bool(request.stream)
         record.ignored_fields = ",".join(request.ignored) or None
-        model = self._models.chat(request.model)
+        model = self._models.chat(request.model, charge.caller)
         record.served_model = model.name
         charge.per_prompt = request.n or 1
-        await model.engine.check(request)
+        prompt_tokens = await model.engine.check(request)
+        longest = min(request.limit or model.settings.context, model.settings.context)
+        await charge.admit(
+            model.name,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=longest * request.choices,
+        )
+        request = _with_defaults(request, model.settings)
         queue = self.queue(model)
         with queue.room(request.choices):
             if request.choices == 1:
@@ -57,6 +66,12 @@ class ChatService:
             found = SlotQueue(model.engine.slots, model.settings.queue)
             self._queues[model.name] = found
         return found
+
+
+def _with_defaults(request: TextRequest, settings: ModelSettings) -> TextRequest:
+    if request.temperature is not None or settings.temperature is None:
+        return request
+    return request.model_copy(update={"temperature": settings.temperature})
 
 
 async def gather(deltas: AsyncIterable[Delta], choices: int) -> list[Answer]:

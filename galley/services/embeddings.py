@@ -1,5 +1,7 @@
 """Vectors for texts."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from galley.core.errors import BadRequestError
@@ -20,12 +22,13 @@ class EmbeddingService:
 
         Raises:
             NotFoundError: no such model.
+            RateLimitError: the caller is over a limit.
             BadRequestError: an input is too long, or more dimensions than the model has.
         """
         record = charge.record
         record.model = request.model
         record.ignored_fields = ",".join(request.ignored) or None
-        model = self._models.embedder(request.model)
+        model = self._models.embedder(request.model, charge.caller)
         record.served_model = model.name
         if request.dimensions is not None and request.dimensions > model.engine.dimensions:
             raise BadRequestError(
@@ -34,9 +37,20 @@ class EmbeddingService:
                 code="invalid_dimensions",
                 param="dimensions",
             )
+        most = model.engine.max_tokens
+        await charge.admit(
+            model.name,
+            prompt_tokens=sum(min(_most_tokens(given), most) for given in request.inputs),
+            texts=len(request.inputs),
+        )
         found = await model.engine.embed(request.inputs, truncate=request.truncate)
         record.prompt_tokens, record.units = found.tokens, len(request.inputs)
         return _shortened(found.vectors, request.dimensions)
+
+
+def _most_tokens(given: str | Sequence[int]) -> int:
+    """A token is a byte or more, but for the two that are put around a text."""
+    return len(given.encode()) + 2 if isinstance(given, str) else len(given)
 
 
 def _shortened(vectors: Floats, dimensions: int | None) -> Floats:

@@ -47,12 +47,14 @@ class ImageService:
             threshold: leave out labels less likely than this.
         Raises:
             NotFoundError: no such model.
+            RateLimitError: the caller is over a limit.
         """
         record = charge.record
         record.model = model
-        found = self._models.classifier(model)
+        found = self._models.classifier(model, charge.caller)
         record.served_model = found.name
         files = [picture for picture in pictures if isinstance(picture, bytes)]
+        await charge.admit(found.name, images=len(files))
         results = iter(await found.engine.classify(files) if files else ())
         answers: list[Labelled | BadRequestError] = []
         for picture in pictures:

@@ -8,6 +8,7 @@ from typing import Generic, Literal, TypeVar, cast
 
 import structlog
 
+from galley.core.caller import Caller
 from galley.core.errors import BadRequestError, NotFoundError, OverloadedError
 from galley.core.settings import Kind, ModelSettings
 from galley.engines.base import ChatEngine, Classifier, Embedder, Engine
@@ -60,14 +61,14 @@ class Models:
         """Every model, the default of each kind before the others."""
         return list(self._models.values())
 
-    def find(self, name: str) -> Model:
+    def find(self, name: str, caller: Caller | None = None) -> Model:
         """Return the model called `name`, loaded or not.
 
         Raises:
-            NotFoundError: no model has this name.
+            NotFoundError: no model has this name, or none that `caller` may use.
         """
         model = self._models.get(self._aliases.get(name, name))
-        if model is None:
+        if model is None or not (caller is None or caller.may_use(model.name)):
             raise NotFoundError(
                 f"The model {name!r} does not exist. GET /v1/models lists those that do.",
                 code="model_not_found",
@@ -75,15 +76,15 @@ class Models:
             )
         return model
 
-    def chat(self, name: str) -> Loaded[ChatEngine]:
+    def chat(self, name: str, caller: Caller | None = None) -> Loaded[ChatEngine]:
         """Return a chat model that can answer.
 
         Raises:
-            NotFoundError: no model has this name.
+            NotFoundError: no model has this name, or none that `caller` may use.
             BadRequestError: it does something else.
             OverloadedError: it is loading, or could not be loaded.
         """
-        return cast("Loaded[ChatEngine]", self._loaded(name, "chat"))
+        return cast("Loaded[ChatEngine]", self._loaded(name, "chat", caller))
 
     def loaded_chat(self) -> list[Loaded[ChatEngine]]:
         """Every chat model that is loaded."""
@@ -93,16 +94,16 @@ class Models:
             if model.settings.kind == "chat" and model.engine is not None
         ]
 
-    def embedder(self, name: str) -> Loaded[Embedder]:
+    def embedder(self, name: str, caller: Caller) -> Loaded[Embedder]:
         """As `chat`, for embeddings."""
-        return cast("Loaded[Embedder]", self._loaded(name, "embeddings"))
+        return cast("Loaded[Embedder]", self._loaded(name, "embeddings", caller))
 
-    def classifier(self, name: str) -> Loaded[Classifier]:
+    def classifier(self, name: str, caller: Caller) -> Loaded[Classifier]:
         """As `chat`, for image classification."""
-        return cast("Loaded[Classifier]", self._loaded(name, "classify"))
+        return cast("Loaded[Classifier]", self._loaded(name, "classify", caller))
 
-    def _loaded(self, name: str, kind: Kind) -> Loaded[Engine]:
-        model = self.find(name)
+    def _loaded(self, name: str, kind: Kind, caller: Caller | None) -> Loaded[Engine]:
+        model = self.find(name, caller)
         if model.settings.kind != kind:
             raise BadRequestError(
                 f"The model {model.name!r} does {model.settings.kind}, not {kind}.",

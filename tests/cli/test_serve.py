@@ -1,16 +1,20 @@
+import asyncio
 import json
 import re
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from galley.client import AuthenticationError, Client
-from galley.client.profile import load_profile
+from galley.client.profile import Profile, load_profile, save_profile
+from galley.db.session import open_database
+from galley.services.pricing import Pricing
 from tests.cli.program import Serving, environment, run, serve
-from tests.loopback import events, scripted_server
+from tests.loopback import HANG, events, scripted_server
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +63,7 @@ def test_every_example_of_the_banner_is_one_line_that_can_be_pasted(first_start:
 
     assert body
     assert json.loads(body[1])["messages"] == [{"role": "user", "content": "What is FastAPI?"}]
+    assert json.loads(body[1])["temperature"] == 0.2
 
 
 def test_a_second_server_on_the_same_data_is_refused_in_one_line(first_start: Serving) -> None:
@@ -70,10 +75,10 @@ def test_a_second_server_on_the_same_data_is_refused_in_one_line(first_start: Se
 
 
 def test_keys_can_be_made_listed_and_revoked_while_the_server_runs(first_start: Serving) -> None:
-    made = json.loads(run("key", "create", "--name", "x", "--json", env=first_start.env).stdout)
-    other = run("key", "create", env=first_start.env).stdout.strip()
-    listed = json.loads(run("key", "list", "--json", env=first_start.env).stdout)
-    revoked = run("key", "revoke", made["id"], env=first_start.env)
+    made = json.loads(run("keys", "create", "--name", "x", "--json", env=first_start.env).stdout)
+    other = run("keys", "create", env=first_start.env).stdout.strip()
+    listed = json.loads(run("keys", "list", "--json", env=first_start.env).stdout)
+    revoked = run("keys", "revoke", made["id"], env=first_start.env)
 
     assert [(key["id"], key["name"]) for key in listed][1] == (made["id"], "x")
     assert revoked.returncode == 0
@@ -99,6 +104,23 @@ def test_sigterm_ends_it_in_order_and_the_next_start_shows_no_key(tmp_path: Path
     assert (kept.api_key, kept.base_url) == (key.api_key, second.base_url)
 
 
+def test_a_kept_key_that_was_revoked_is_said_at_the_next_start(tmp_path: Path) -> None:
+    env = environment(tmp_path, embedded_models=False)
+    path = tmp_path / "client.toml"
+    with serve(env=env, folder=tmp_path) as first:
+        key = load_profile(path)
+        first.stop()
+    assert key
+    save_profile(path, Profile(key.base_url, f"gk_{'x' * 38}"))
+
+    with serve(env=env, folder=tmp_path) as second:
+        said = second.until("Models")
+        errors = second.errors.read_text()
+
+    assert f"kept in {path}, but it no longer opens" in said
+    assert "keys create --local" in errors
+
+
 def test_a_key_of_the_operators_own_is_neither_shown_nor_kept(tmp_path: Path) -> None:
     key = "gk_b4X29YjjRlzLtevirW0jTvz6gVLWRen22K1Yu2"
     env = environment(tmp_path, embedded_models=False, bootstrap_key=key)
@@ -122,6 +144,41 @@ def test_a_public_address_is_served_with_a_warning_until_ctrl_c(tmp_path: Path) 
     assert "without TLS" in warning
 
 
+def test_ctrl_c_waits_for_answers_and_says_so_and_the_second_ends_at_once(tmp_path: Path) -> None:
+    piece = {"choices": [{"index": 0, "delta": {"content": "on and on"}}]}
+    endless = [events(json.dumps(piece)), HANG]
+    with scripted_server(endless) as upstream:
+        (tmp_path / "galley.toml").write_text(
+            f"[models.far]\nkind = 'chat'\nsource = '{upstream.base_url}/v1'\n"
+        )
+        env = environment(tmp_path, embedded_models=False, grace_period=20)
+        asyncio.run(_make_free(tmp_path, "far"))
+        with serve(env=env, folder=tmp_path) as serving:
+            serving.until("Ready after")
+            profile = load_profile(tmp_path / "client.toml")
+            assert profile
+            with Client(serving.base_url, profile.api_key) as client:
+                answer = client.chat_stream("hello", model="far")
+                first = next(answer)
+                serving.process.send_signal(signal.SIGINT)
+                serving.until_error("Finishing 1 answer (up to 20 s); Ctrl-C again ends at once.")
+                began = time.monotonic()
+                status = serving.stop(signal.SIGINT)
+                took = time.monotonic() - began
+        errors = serving.errors.read_text()
+
+    assert first == "on and on"
+    assert status == 0
+    assert took < 10
+    assert "1 answer cut off" in errors
+    assert "Traceback" not in errors
+
+
+async def _make_free(data_dir: Path, model: str) -> None:
+    async with open_database(f"sqlite+aiosqlite:///{data_dir}/galley.db") as database:
+        await Pricing(database.sessions).seed_free([model])
+
+
 def test_a_port_that_is_taken_is_one_line_with_the_next_step(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -130,6 +187,7 @@ def test_a_port_that_is_taken_is_one_line_with_the_next_step(tmp_path: Path) -> 
 
     assert ran.returncode == 1
     assert f"Port {port} on 127.0.0.1 is taken" in ran.stderr
+    assert "--data-dir" in ran.stderr
     assert len(ran.stderr.splitlines()) == 1
 
 
@@ -147,7 +205,8 @@ def test_an_address_of_another_machine_is_one_line(tmp_path: Path) -> None:
     ("given", "line"),
     [
         ({"hots": "x"}, "Nearest: 'GALLEY_HOST'"),
-        ({"grace_period": -1}, "grace_period"),
+        ({"grace_period": -1}, "GALLEY_GRACE_PERIOD: "),
+        ({"config": "/nope.toml"}, "GALLEY_CONFIG names /nope.toml"),
         ({"bootstrap_key": "gk_wrong"}, "GALLEY_BOOTSTRAP_KEY is not an API key"),
         ({"database_url": "mysql://x/y"}, "GALLEY_DATABASE_URL names 'mysql'"),
     ],
@@ -172,6 +231,7 @@ def test_without_network_and_models_it_serves_what_other_servers_have(tmp_path: 
         (tmp_path / "galley.toml").write_text(
             f"[models.far]\nkind = 'chat'\nsource = '{upstream.base_url}/v1'\ndefault = true\n"
         )
+        asyncio.run(_make_free(tmp_path, "far"))
         env = environment(tmp_path) | {"PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
         with serve(env=env, folder=tmp_path) as serving:
             serving.until("Ready after")

@@ -163,11 +163,18 @@ async def test_a_stream_that_is_refused_says_why(kind: Any) -> None:
 
 async def test_the_simple_routes_give_text(kind: Any) -> None:
     with scripted_server(http('{"response": "hi"}')) as script:
-        whole = await ask(kind, script, "ask", "hello")
+        whole = await ask(kind, script, "ask", "hello", model="m", temperature=0.5, max_tokens=9)
+        sent = json.loads(script.requests[0].partition(b"\r\n\r\n")[2])
     with scripted_server(events('{"delta": "h"}', '{"delta": "i"}', "[DONE]")) as script:
         pieces = await ask(kind, script, "ask_stream", "hello")
 
     assert whole == "hi"
+    assert sent == {
+        "messages": [{"role": "user", "content": "hello"}],
+        "model": "m",
+        "temperature": 0.5,
+        "max_tokens": 9,
+    }
     assert pieces == ["h", "i"]
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import orjson
+import pytest
 
 PROGRAM = """
 import logging
@@ -15,8 +16,10 @@ log = structlog.get_logger("test")
 log.debug("quiet")
 log.info("request_finished", request_id="r1", status=200)
 logging.getLogger("some.library").warning("careful: %s", "x")
-try:
+def answer(prompt):
     1 / 0
+try:
+    answer("gk_secret")
 except ZeroDivisionError:
     log.exception("request_failed", request_id="r2")
 """
@@ -44,6 +47,14 @@ def test_lines_are_json_with_time_level_and_what_was_said() -> None:
     assert lines[0]["timestamp"].endswith("Z")
     assert lines[1]["logger"] == "some.library"
     assert lines[2]["exception"][0]["exc_type"] == "ZeroDivisionError"
+
+
+@pytest.mark.parametrize("format", ["json", "pretty"])
+def test_a_trace_names_lines_and_no_values(format: str) -> None:
+    written = logged(format)
+
+    assert "ZeroDivisionError" in written
+    assert "gk_secret" not in written.replace('answer("gk_secret")', "")
 
 
 def test_the_level_decides_what_is_written() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from galley.core.settings import Settings, SettingsError, explain, load_settings
+from galley.core.origins import explain, load_settings
+from galley.core.settings import Settings, SettingsError
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +71,22 @@ def test_models_in_the_file_join_the_embedded_ones_and_a_default_comes_first(hom
     assert set(catalogue) > {"big", "smollm2-135m-instruct", "all-minilm-l6-v2"}
 
 
+def test_the_embedded_model_stays_the_default_unless_another_says_that_it_is(home: Path) -> None:
+    (home / "galley.toml").write_text('[models.big]\nkind = "chat"\nsource = "path:/big.gguf"\n')
+
+    chat = [name for name, model in load_settings().catalogue.items() if model.kind == "chat"]
+
+    assert chat == ["smollm2-135m-instruct", "big"]
+
+
+@pytest.mark.parametrize("name", ["two words", "galley/chat", "a//b"])
+def test_a_name_that_requests_could_not_use_is_an_error(home: Path, name: str) -> None:
+    (home / "galley.toml").write_text(f'[models."{name}"]\nkind = "chat"\nsource = "path:/x"\n')
+
+    with pytest.raises(SettingsError, match=f"^'{name}' cannot name a model"):
+        load_settings()
+
+
 def test_without_the_embedded_models_only_the_files_are_left(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,11 +109,15 @@ def test_a_variable_that_nobody_knows_is_an_error_with_the_nearest_name(
     ("text", "said"),
     [
         ("prot = 1", "'prot'. Nearest: 'port'"),
+        ("PORT = 1", "'PORT'. Nearest: 'port'"),
         ('[models.a]\nkind = "chat"\nsource = "path:x"\nslot = 3', r"'slot'. Nearest: 'slots'"),
         ("port = ", "is not valid TOML"),
-        ("port = 99999", "port: "),
+        ("port = 99999", r"galley\.toml: port: "),
         ('[models.a]\nkind = "talk"\nsource = "path:x"', r"models\.a\.kind: "),
-        ('[models.a]\nkind = "chat"\nsource = "ftp:x"', r"models\.a\.source: "),
+        (
+            '[models.a]\nkind = "chat"\nsource = "ftp:x"',
+            r"models\.a\.source: 'ftp:x' names no place",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_an_error_that_says_where(
@@ -112,7 +133,7 @@ def test_two_defaults_of_one_kind_are_an_error(home: Path) -> None:
     table = '[models.{}]\nkind = "chat"\nsource = "path:x"\ndefault = true\n'
     (home / "galley.toml").write_text(table.format("a") + table.format("b"))
 
-    with pytest.raises(SettingsError, match="a and b are both the default chat model"):
+    with pytest.raises(SettingsError, match=r"^a and b are both the default chat model"):
         load_settings()
 
 
@@ -137,6 +158,71 @@ def test_a_secret_file_that_is_missing_is_an_error(
 
     with pytest.raises(SettingsError, match="GALLEY_BOOTSTRAP_KEY_FILE"):
         load_settings()
+
+
+def test_a_file_that_is_named_and_not_there_is_an_error(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GALLEY_CONFIG", str(home / "nope.toml"))
+
+    with pytest.raises(SettingsError, match=r"GALLEY_CONFIG names .*nope\.toml"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [("GALLEY_API_KEYY", "GALLEY_API_KEY"), ("GALLEY_port", "GALLEY_PORT")],
+)
+def test_the_nearest_name_may_be_the_clients_or_differ_in_case(
+    variable: str, nearest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "1")
+
+    with pytest.raises(SettingsError, match=f"Nearest: '{nearest}'"):
+        load_settings()
+
+
+def test_a_value_that_does_not_fit_is_told_with_the_variable_that_gave_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "galley.toml").write_text('[models.a]\nkind = "chat"\nsource = "path:/x"\n')
+    monkeypatch.setenv("GALLEY_PORT", "none")
+    monkeypatch.setenv("GALLEY_MODELS__A__SLOTS", "0")
+
+    with pytest.raises(SettingsError) as found:
+        load_settings()
+
+    lines = str(found.value).splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["GALLEY_PORT", "GALLEY_MODELS__A__SLOTS"]
+
+
+def test_explain_names_every_variable_that_sets_a_part_of_the_models(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "galley.toml").write_text('[models.a]\nkind = "chat"\nsource = "path:/x"\n')
+    monkeypatch.setenv("GALLEY_MODELS__A__SLOTS", "2")
+
+    settings = load_settings()
+
+    file = home / "galley.toml"
+    assert origin("models", settings) == ("a", f"GALLEY_MODELS__A__SLOTS, {file}")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite+aiosqlite:////home/a@b/galley.db", "sqlite+aiosqlite:////home/a@b/galley.db"),
+        ("postgresql://me:se/c@ret@db/galley?password=x", "postgresql://me:***@db/galley"),
+        ("postgresql://me@db/galley", "postgresql://me@db/galley"),
+        ("secret", "**********"),
+    ],
+)
+def test_the_databases_address_is_shown_without_its_password(
+    url: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GALLEY_DATABASE_URL", url)
+
+    assert origin("database_url", load_settings()) == (shown, "GALLEY_DATABASE_URL")
 
 
 def test_settings_are_frozen() -> None:

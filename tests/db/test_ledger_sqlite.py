@@ -111,3 +111,19 @@ async def test_the_event_loop_runs_on_while_a_commit_waits(ledger: Ledger, datab
 
     assert isinstance(settled.exception(), OverloadedError)
     assert turns > 20
+
+
+async def test_what_nobody_waits_for_is_written_as_soon_as_that_works(
+    ledger: Ledger, database: Database
+):
+    with locked(database):
+        ledger.close(finished(new_record(), state="refused", status=429))
+        refused = ledger.settle(finished(new_record()))
+        with pytest.raises(OverloadedError):
+            await refused
+    await ledger.settle(finished(new_record()))
+    await asyncio.sleep(0)
+    await ledger.aclose()
+
+    states = [row.state for row in await stored_requests(database)]
+    assert sorted(states) == ["completed", "refused"]

@@ -4,7 +4,7 @@ import pytest
 
 from galley.core.errors import BadRequestError
 from galley.db.ledger import OPEN_AFTER_S, Ledger
-from galley.db.requests import find_request, interrupt_open, recent_requests
+from galley.db.requests import Wanted, find_request, interrupt_open, recent_requests
 from galley.db.session import Database, open_database
 from galley.db.tables import new_id
 from tests.records import finished, new_record, stored_requests
@@ -45,20 +45,53 @@ async def test_recent_requests_come_latest_first_and_page_by_page(
 
     async with database.sessions() as session:
         pages: list[list[str]] = []
-        before = None
-        while page := await recent_requests(session, user_id=alice, before=before, limit=2):
-            pages.append([row.request_id for row in page])
-            before = pages[-1][-1]
+        after, more = None, True
+        while more:
+            page = await recent_requests(session, user_id=alice, after=after, limit=2)
+            pages.append([row.request_id for row in page.rows])
+            after, more = pages[-1][-1], page.has_more
 
     assert pages == [[ids[4], ids[3]], [ids[2], ids[1]], [ids[0]]]
+
+
+async def test_requests_are_told_apart_by_state_model_endpoint_and_key(
+    ledger: Ledger, database: Database
+):
+    alice, laptop = new_id(), new_id()
+    ends = [
+        finished(new_record(user_id=alice)),
+        finished(new_record(user_id=alice), state="failed", status=502),
+        finished(new_record(user_id=alice), served_model="large"),
+        finished(new_record(user_id=alice, endpoint="classify")),
+        finished(new_record(user_id=alice, key_id=laptop)),
+    ]
+    await asyncio.gather(*(ledger.settle(record) for record in ends))
+
+    async with database.sessions() as session:
+        pages = [
+            await recent_requests(session, user_id=alice, wanted=wanted)
+            for wanted in (
+                Wanted(),
+                Wanted(state="failed"),
+                Wanted(model="large"),
+                Wanted(endpoint="classify"),
+                Wanted(key_id=laptop.upper()),
+                Wanted(key_id="no id"),
+                Wanted(state="failed", model="large"),
+            )
+        ]
+
+    found = [[row.request_id for row in page.rows] for page in pages]
+    ids = [record.request_id for record in ends]
+    assert found == [ids[::-1], [ids[1]], [ids[2]], [ids[3]], [ids[4]], [], []]
 
 
 async def test_a_cursor_that_is_no_request_id_is_refused(database: Database):
     async with database.sessions() as session:
         with pytest.raises(BadRequestError) as refused:
-            await recent_requests(session, user_id=new_id(), before="yesterday")
+            await recent_requests(session, user_id=new_id(), after="yesterday")
 
-    assert refused.value.param == "before"
+    assert refused.value.param == "after"
 
 
 async def test_what_other_servers_left_open_is_marked_interrupted(

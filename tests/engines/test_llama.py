@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -91,6 +93,45 @@ async def test_a_prompt_that_fills_the_context_is_refused_with_both_numbers(
         await engine.check(tokens)
 
 
+async def test_calls_in_the_history_count_with_their_names_and_all_around_them(
+    engine: LlamaEngine,
+) -> None:
+    function = {"name": "get_the_weather_of_a_place_at_some_time_of_the_year", "arguments": "{}"}
+    calls = [{"id": f"call_{i:032}", "function": function} for i in range(128)]
+    turn = {"role": "assistant", "tool_calls": calls}
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": ""} for call in calls]
+    request = asking(messages=[{"role": "user", "content": "Rain?"}, turn, *results[:1]])
+
+    with pytest.raises(BadRequestError, match=r"context is 2048 tokens.* has \d{4}") as failure:
+        await engine.check(request)
+
+    assert failure.value.code == "context_length_exceeded"
+
+
+async def test_a_turn_of_the_assistant_at_the_end_is_not_written_on(engine: LlamaEngine) -> None:
+    asked = {"role": "user", "content": "What is FastAPI?"}
+    said = {"role": "assistant", "content": "A web"}
+
+    alone = await answer(engine, asking())
+    after = await answer(engine, asking(messages=[asked, said]))
+
+    assert alone[-1].usage is not None
+    assert after[-1].usage is not None
+    words, end_and_beginning = 2, 6
+    added = after[-1].usage.prompt_tokens - alone[-1].usage.prompt_tokens
+    assert added == words + end_and_beginning
+
+
+async def test_many_long_prompts_are_counted_at_the_same_time(engine: LlamaEngine) -> None:
+    began = time.monotonic()
+
+    counts = (engine.check(asking("hello there " * (1100 + i))) for i in range(32))
+    refused = await asyncio.gather(*counts, return_exceptions=True)
+
+    assert [type(error) for error in refused] == [BadRequestError] * 32
+    assert time.monotonic() - began < 4  # a connection that idles keeps others waiting for 5
+
+
 async def test_what_llama_cpp_refuses_is_the_callers_error(engine: LlamaEngine) -> None:
     with pytest.raises(BadRequestError, match="invalid tokens"):
         await answer(engine, CompletionRequest(model="m", prompt=[1, 99_999_999]))
@@ -116,6 +157,20 @@ async def test_a_killed_child_costs_its_own_requests_and_comes_back(engine: Llam
     assert not folder.exists()
 
 
+async def test_a_child_whose_socket_is_gone_is_started_again(engine: LlamaEngine) -> None:
+    lost_pid = engine.pid
+    assert engine.address is not None
+
+    shutil.rmtree(engine.address[0].parent)  # as whatever cleans up /tmp does
+
+    for _ in range(600):
+        if engine.pid not in (lost_pid, None):
+            break
+        await asyncio.sleep(0.05)
+    assert "FastAPI" in text_of(await answer(engine, asking()))
+    assert engine.pid != lost_pid
+
+
 async def test_a_child_that_is_stuck_is_started_again(weights: Path) -> None:
     engine = LlamaEngine("smollm2", weights, MODEL, silence=2.0)
     await engine.start()
@@ -129,6 +184,24 @@ async def test_a_child_that_is_stuck_is_started_again(weights: Path) -> None:
 
         assert "FastAPI" in await until_it_answers(engine, seconds=30)
         assert engine.pid != stuck_pid
+    finally:
+        await engine.aclose()
+
+
+async def test_a_caller_who_stops_reading_is_not_the_childs_silence(weights: Path) -> None:
+    engine = LlamaEngine("smollm2", weights, MODEL, silence=2.0)
+    await engine.start()
+    pid = engine.pid
+    stream = engine.stream(asking(max_tokens=8))
+    try:
+        first = await anext(stream)
+        await asyncio.sleep(4)  # longer than the child may be silent
+
+        rest = [delta async for delta in stream]
+
+        assert text_of([first, *rest])
+        assert rest[-1].usage is not None
+        assert engine.pid == pid
     finally:
         await engine.aclose()
 
@@ -166,8 +239,34 @@ async def test_a_file_that_is_no_model_is_an_error_that_says_so(tmp_path: Path) 
     (tmp_path / "bad.gguf").write_bytes(b"not a model")
     settings = ModelSettings(kind="chat", source="path:bad.gguf")
 
-    with pytest.raises(EngineStartError, match="bad: llama"):
+    with pytest.raises(EngineStartError, match=r"llama\.cpp ended"):
         await LlamaEngine("bad", tmp_path / "bad.gguf", settings).start()
+
+
+async def test_a_model_that_never_loads_is_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = tmp_path / "endless.gguf"
+    os.mkfifo(endless)  # whoever reads it waits for ever
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    settings = ModelSettings(kind="chat", source="path:endless.gguf")
+
+    with pytest.raises(EngineStartError, match="took more than 1 seconds"):
+        await LlamaEngine("endless", endless, settings, loading=1).start()
+
+    assert os.listdir(tmp_path) == ["endless.gguf"]
+
+
+async def test_a_child_that_cannot_be_started_leaves_no_folder(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+
+    with pytest.raises(FileNotFoundError):
+        await LlamaEngine("smollm2", weights, MODEL).start()
+
+    assert os.listdir(tmp_path) == []
 
 
 PARENT = """

@@ -1,8 +1,11 @@
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from onnx import TensorProto, helper
 
@@ -23,13 +26,22 @@ def doubling(tmp_path: Path) -> Path:
     return path
 
 
+def running_threads() -> set[int]:
+    return {thread.id for thread in psutil.Process().threads()}
+
+
 def example(_: Mapping[str, str]) -> Feed:
     return {"x": np.array([1, 2], np.float32)}
 
 
 @pytest.mark.parametrize(
     ("threads", "calls", "words"),
-    [(1, 1, "CPU, 1 thread"), (2, 2, "CPU, 2 threads"), (8, 4, "CPU, 8 threads")],
+    [
+        (1, 1, "CPU, 1 thread"),
+        (2, 2, "CPU, 2 threads"),
+        (4, 2, "CPU, 4 threads"),
+        (8, 4, "CPU, 8 threads"),
+    ],
 )
 def test_it_says_where_it_runs_on_how_many_threads_and_how_many_runs_share_them(
     threads: int, calls: int, words: str, doubling: Path
@@ -38,6 +50,17 @@ def test_it_says_where_it_runs_on_how_many_threads_and_how_many_runs_share_them(
 
     assert (session.hardware, session.calls) == (words, calls)
     assert not session.accelerated
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4, 8, 16])
+def test_its_own_threads_and_those_of_its_callers_are_as_many_as_it_says(
+    threads: int, doubling: Path
+) -> None:
+    before = running_threads()
+
+    session = open_session(doubling, threads, example)
+
+    assert len(running_threads() - before) + session.calls == threads
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux pins threads to cores")
@@ -79,3 +102,27 @@ def test_a_damaged_graph_is_refused_by_name(tmp_path: Path) -> None:
 
     with pytest.raises(WeightsError, match=r"model\.onnx cannot be loaded"):
         open_session(path, 1, example)
+
+
+OPENING = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from galley.engines.onnx_session import open_session
+
+session = open_session(Path(sys.argv[1]), 1, lambda _: {"x": np.array([1, 2], np.float32)})
+assert session.run("twice", {"x": np.array([4], np.float32)}).tolist() == [8]
+"""
+
+
+def test_onnx_runtime_keeps_no_record_to_send_to_its_makers(doubling: Path, tmp_path: Path) -> None:
+    home, temporary = tmp_path / "home", tmp_path / "tmp"
+    home.mkdir()
+    temporary.mkdir()
+    own = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(temporary)}
+
+    subprocess.run([sys.executable, "-c", OPENING, str(doubling)], env=own, check=True)
+
+    assert [*home.rglob("*"), *temporary.rglob("*")] == []

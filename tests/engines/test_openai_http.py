@@ -142,7 +142,76 @@ async def test_an_event_that_is_no_json_is_the_engines_failure() -> None:
         await answer(server.base_url, asking())
 
 
-async def test_nobody_there_is_a_503_that_says_to_try_again() -> None:
+@pytest.mark.parametrize(
+    "event",
+    [
+        "[]",
+        "null",
+        '"text"',
+        '{"choices": [null, 1]}',
+        '{"choices": {"delta": 1}}',
+        '{"choices": [{"delta": "Hey"}]}',
+        '{"choices": [{"delta": {"content": ["Hey"]}}]}',
+        '{"choices": [{"delta": {"tool_calls": [{"function": "f"}]}}]}',
+        '{"choices": [{"delta": {}, "logprobs": {"content": [{"token": "a"}]}}]}',
+        '{"choices": [{"delta": {}, "finish_reason": ["stop"]}]}',
+        '{"choices": [], "usage": "no"}',
+        '{"choices": [], "usage": {"prompt_tokens": -5}}',
+        '{"choices": [], "usage": {"completion_tokens": 1e3}}',
+        '{"choices": [], "usage": {"completion_tokens": 9223372036854775807}}',
+        '{"choices": [], "prompt_progress": {"processed": "all"}}',
+    ],
+)
+async def test_an_event_of_another_shape_is_the_engines_failure(
+    event: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with scripted_server(events(event, "[DONE]")) as server, pytest.raises(EngineError):
+        await answer(server.base_url, asking())
+
+    logged = capsys.readouterr().out.splitlines()
+    assert len(logged) == 1
+    assert "engine_failed" in logged[0]
+
+
+async def test_what_is_null_is_as_good_as_absent() -> None:
+    nothing = dict.fromkeys(("content", "reasoning_content", "tool_calls"))
+    part = {"delta": nothing, "logprobs": None, "finish_reason": None}
+    stream = events(json.dumps({"choices": [part], "usage": None}), '{"choices": null}', "[DONE]")
+    with scripted_server(stream) as server:
+        deltas = await answer(server.base_url, asking())
+
+    assert deltas == [Delta()]
+
+
+@pytest.mark.parametrize(
+    "limit", [{"max_tokens": 9}, {"max_completion_tokens": 9}, {"max_completion_tokens": None}]
+)
+async def test_the_longest_answer_is_sent_on_by_the_name_that_the_caller_used(
+    limit: dict[str, int | None],
+) -> None:
+    with scripted_server(events("[DONE]")) as server:
+        await answer(server.base_url, asking(**limit))
+
+    sent = json.loads(server.requests[0].partition(b"\r\n\r\n")[2])
+    named = {name: sent.get(name) for name in ("max_tokens", "max_completion_tokens")}
+    assert named == {"max_tokens": None, "max_completion_tokens": None} | limit
+
+
+@pytest.mark.parametrize(
+    "error", [{"code": "context_length_exceeded"}, {"type": "exceed_context_size_error"}]
+)
+async def test_a_prompt_that_is_too_long_over_there_has_the_same_code(
+    error: dict[str, str],
+) -> None:
+    body = json.dumps({"error": {"message": "It has 9000 tokens."} | error})
+    refusal = http(body, status="400 Bad Request")
+    with scripted_server(refusal) as server, pytest.raises(BadRequestError, match="9000") as failed:
+        await answer(server.base_url, asking())
+
+    assert failed.value.code == "context_length_exceeded"
+
+
+async def test_nobody_there_is_a_503_that_says_so() -> None:
     with scripted_server() as server:
         pass
 
@@ -150,6 +219,7 @@ async def test_nobody_there_is_a_503_that_says_to_try_again() -> None:
         await answer(server.base_url, asking())
 
     assert failure.value.retry_after == 1
+    assert failure.value.message == f"Nothing answers at {server.base_url}."
 
 
 async def test_who_asks_an_engine_that_was_closed_is_told_to_try_again() -> None:

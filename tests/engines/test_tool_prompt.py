@@ -75,6 +75,8 @@ async def test_plain_text_is_passed_on_piece_by_piece() -> None:
     [
         '{"name": "unknown_tool", "arguments": {}}',
         '{"name": "get_time", "arguments": "now"}',
+        '{"name": ["get_time"], "arguments": {}}',
+        '{"name": {"get_time": 1}, "arguments": {}}',
         '{"name": "get_ti',
         "{curly} words",
         '{"name": "get_time", "arguments": {"at": 1e999}}',

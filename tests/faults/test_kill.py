@@ -34,7 +34,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def galley_serve(data_dir: Path, models_dir: Path, key: str) -> Generator[tuple[str, int]]:
+def galley_serve(
+    data_dir: Path, models_dir: Path, key: str, **more: str
+) -> Generator[tuple[str, int]]:
     """Run `galley serve` in a process of its own; yields its URL and process id."""
     port = free_port()
     settings = {
@@ -42,6 +44,7 @@ def galley_serve(data_dir: Path, models_dir: Path, key: str) -> Generator[tuple[
         "GALLEY_MODELS_DIR": str(models_dir),
         "GALLEY_PORT": str(port),
         "GALLEY_BOOTSTRAP_KEY": key,
+        **more,
     }
     command = [Path(sys.executable).with_name("galley"), "serve"]
     with (data_dir / "server.log").open("ab") as log:

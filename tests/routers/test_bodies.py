@@ -7,7 +7,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from galley.core.errors import OverloadedError
 from galley.main import create_app
+from galley.routers.bodies import BodyRoom
 from tests.serving import make_settings
 
 pytestmark = pytest.mark.anyio
@@ -35,3 +37,18 @@ async def test_a_body_in_many_parts_is_put_together_in_no_time(tmp_path: Path) -
 
     assert answer.status_code == 400
     assert took_s < 5  # adding up all parts at each of them takes 20 s
+
+
+def test_large_bodies_have_room_together_or_wait_outside() -> None:
+    room = BodyRoom(100)
+    with room.hold() as alone:
+        alone(60)
+        with room.hold() as second:
+            second(40)
+            with pytest.raises(OverloadedError) as refused:
+                second(1)
+        alone(30)
+
+    assert refused.value.code == "bodies_full"
+    with room.hold() as larger_than_all:
+        larger_than_all(500)

@@ -88,6 +88,18 @@ def test_the_second_version_takes_the_firsts_body(live_server: LiveServer) -> No
     assert (result["filename"], labels_of(result)[0]) == ("cat.jpg", "Egyptian cat")
 
 
+@pytest.mark.parametrize("path", FIRST)
+def test_a_form_for_the_first_version_is_told_where_files_go(
+    live_server: LiveServer, path: str
+) -> None:
+    refused = live_server.client.post(path, files={"image": ("cat.jpg", CAT)})
+
+    assert refused.status_code == 422
+    (fault,) = refused.json()["detail"]
+    assert "takes JSON" in fault["msg"]
+    assert "/v2/classify" in fault["msg"]
+
+
 def test_files_may_come_as_a_form(live_server: LiveServer) -> None:
     files = [("images", (name, (PHOTOS / name).read_bytes(), "image/jpeg")) for name in SEEN]
 

@@ -118,6 +118,27 @@ def test_a_whole_answer_that_takes_too_long_is_a_504(rush: Rush) -> None:
     assert quick.status_code == 200, "the slot is free again"
 
 
+@pytest.mark.parametrize("path", ["/v1/responses", "/api/v1/responses", "/v1/files/x"])
+def test_an_unknown_route_under_v1_is_named_in_the_openai_envelope(
+    path: str, live_server: LiveServer
+) -> None:
+    refused = live_server.post(path, model="galley/chat")
+
+    assert refused.status_code == 404
+    error = refused.json()["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "not_found")
+    assert f"POST {path}" in error["message"]
+
+
+def test_an_unknown_route_elsewhere_is_named_in_the_native_envelope(
+    live_server: LiveServer,
+) -> None:
+    refused = live_server.client.get("/v3/chat")
+
+    assert refused.status_code == 404
+    assert "GET /v3/chat" in refused.json()["detail"]
+
+
 @pytest.mark.parametrize("path", ["/v1/chat", "/v1/conversation", "/api/v1/chat/completions"])
 def test_another_method_is_405_on_every_path_of_an_endpoint(
     path: str, live_server: LiveServer

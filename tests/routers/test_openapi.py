@@ -12,6 +12,7 @@ from galley.main import create_app
 from galley.routers.openapi import TAGS
 from tests.serving import LiveServer, make_settings
 
+LOGIN = {f"/v1/auth/{name}" for name in ("token", "refresh", "session", "logout")}
 OPEN = {"/health", "/health/live", "/health/ready", "/metrics"}
 
 
@@ -71,6 +72,9 @@ def test_every_operation_that_needs_a_key_says_so(
     operations: list[Operation], live_server: LiveServer
 ) -> None:
     for path, method, said in operations:
+        if path in LOGIN:  # they ask for other things than a key, or for nothing
+            assert "security" not in said
+            continue
         answer = live_server.client.request(
             method, path, headers={"authorization": ""}, json={} if method == "post" else None
         )

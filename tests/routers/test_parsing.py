@@ -1,6 +1,7 @@
 import asyncio
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from tests.schemas.bodies import VALID, changed, json_values, places
 SHAPES = pytest.mark.parametrize("shape", list(VALID), ids=lambda shape: shape.__name__)
 DIALECTS = pytest.mark.parametrize("dialect", [openai, native], ids=["openai", "native"])
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+HEAVY = ThreadPoolExecutor(1)
 MARK = "Zq7"
 LONG = MARK * 200  # longer than any message may quote
 FORMS = b'{}[]:,"\\ \x00\xff\xed\xa0\x80\xef\xbb\xbf0123456789eE+-.truefalsnNaI'
@@ -28,7 +30,7 @@ def refused(shape: type[Request], body: bytes, dialect: Dialect) -> dict[str, An
     """What the caller is told, or nothing where `body` is taken."""
     expected = UnprocessableError if dialect is native else BadRequestError
     try:
-        asyncio.run(parse(shape, body, dialect))
+        asyncio.run(parse(shape, body, dialect, HEAVY))
     except expected as error:
         return dialect.error_body(error)
     return None
@@ -134,7 +136,7 @@ def test_a_big_body_is_parsed_as_a_small_one_is() -> None:
     text = "x" * BIG
     body = json.dumps({"model": "m", "input": text}).encode()
 
-    request = asyncio.run(parse(EmbeddingRequest, body, openai))
+    request = asyncio.run(parse(EmbeddingRequest, body, openai, HEAVY))
 
     assert request.input == text
 

@@ -49,7 +49,8 @@ _parts = st.one_of(
         {
             "type": st.just("image_url"),
             "image_url": st.fixed_dictionaries(
-                {"url": text}, optional={"detail": st.sampled_from(["auto", "low", "high"])}
+                {"url": text.map("data:image/png;base64,{}".format)},
+                optional={"detail": st.sampled_from(["auto", "low", "high"])},
             ),
         }
     ),

@@ -103,6 +103,35 @@ def test_a_call_cannot_be_required_of_unknown_tools_alone() -> None:
         )
 
 
+def seeing(url: str) -> dict[str, Any]:
+    part = {"type": "image_url", "image_url": {"url": url}}
+    return {"model": "m", "messages": [{"role": "user", "content": [part]}]}
+
+
+def test_an_image_comes_with_the_request_and_is_sent_on_as_it_came() -> None:
+    body = seeing("data:image/svg+xml;base64,AAAA")
+
+    assert chat_body(ChatRequest.model_validate(body), 0)["messages"] == body["messages"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://169.254.169.254/latest/meta-data",
+        "https://example.com/data:image/png;base64,AAAA",
+        " data:image/png;base64,AAAA",
+        "http://localhost/\ndata:image/png;base64,AAAA",
+        "file:///etc/passwd",
+        "data:text/html;base64,AAAA",
+        "data:image/png,AAAA",
+        "",
+    ],
+)
+def test_an_address_of_an_image_never_reaches_who_might_fetch_it(url: str) -> None:
+    with pytest.raises(ValueError, match=r"should match pattern '\^data:image/"):
+        ChatRequest.model_validate(seeing(url))
+
+
 @pytest.mark.parametrize(
     ("shape", "prompt"),
     [(ChatRequest, CHAT), (CompletionRequest, {"model": "m", "prompt": "hi"})],

@@ -202,7 +202,7 @@ async def test_a_caller_has_the_scopes_and_limits_of_the_tier_less_what_the_key_
     assert limits[mine, "images", "minute"] == 7  # the user's own, in place of the tier's 5
     assert limits[mine, "requests", "minute"] == 60
     assert (mine, "requests", "day") not in limits
-    assert limits[f"key:{made.key_id}", "concurrency", "now"] == 1
+    assert limits[f"{mine}/key:{made.key_id}", "concurrency", "now"] == 1
 
 
 async def test_the_first_admin_may_do_everything_without_limits(accounts: Accounts):

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,16 @@ from galley.core.errors import (
     OverloadedError,
     RateLimitError,
 )
+from galley.core.limits import Counter, Limits
 from galley.core.metrics import Metrics
 from galley.db.ledger import Ledger
 from galley.db.session import Database, open_database
-from galley.db.tables import ApiRequest
+from galley.db.tables import ApiRequest, new_id
 from galley.schemas.delta import Delta, Usage
 from galley.services.accounts import Accounts
 from galley.services.metering import Arrival, Meter
+from galley.services.pricing import Pricing
+from galley.stores.limiter_memory import MemoryLimiter
 
 pytestmark = pytest.mark.anyio
 
@@ -56,8 +61,24 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def meter(ledger: Ledger, metrics: Metrics) -> Meter:
-    return Meter(ledger, metrics, "instance")
+async def pricing(database: Database) -> Pricing:
+    pricing = Pricing(database.sessions)
+    await pricing.seed_free(["small"])
+    return pricing
+
+
+@pytest.fixture
+def meter(ledger: Ledger, pricing: Pricing, metrics: Metrics) -> Meter:
+    async def nothing(counter: Counter, since: datetime) -> int:
+        return 0
+
+    limiter = MemoryLimiter(nothing)
+    return Meter(ledger, limiter, pricing, metrics, instance_id="instance", longest_s=60)
+
+
+def limited(caller: Caller, **limits: int) -> Caller:
+    """The same caller, with limits."""
+    return replace(caller, rules=Limits(**limits).rules(f"user:{caller.user_id}"))
 
 
 async def only_row(database: Database) -> ApiRequest:
@@ -90,7 +111,6 @@ async def test_success_is_booked_before_the_answer_may_leave(
         (EngineTimeoutError("too long", code="timeout"), "failed", 504),
         (CancelledError("gone", code="client_closed_request"), "cancelled", 499),
         (RuntimeError("a bug"), "failed", 500),
-        (asyncio.CancelledError(), "failed", 500),
     ],
 )
 async def test_a_request_that_breaks_off_is_booked_once_with_what_was_made(
@@ -118,6 +138,22 @@ async def test_a_request_that_breaks_off_is_booked_once_with_what_was_made(
     assert (row.prompt_tokens, row.completion_tokens) == (7, 2)
     if isinstance(ending, GalleyError):
         assert row.error_code == ending.code
+
+
+async def test_a_server_that_stops_books_what_it_cuts_off(
+    meter: Meter, caller: Caller, ledger: Ledger, database: Database
+) -> None:
+    async def cut_off() -> None:
+        async with meter.hold(Arrival(REQUEST_ID, None), caller, "chat") as charge:
+            charge.add(Delta(text="Hello", tokens=1))
+            raise asyncio.CancelledError
+
+    with pytest.raises(OverloadedError, match="stopping"):
+        await cut_off()
+
+    await ledger.aclose()
+    row = await only_row(database)
+    assert (row.state, row.error_code, row.completion_tokens) == ("failed", "server_stopping", 1)
 
 
 async def test_who_is_sent_away_before_anything_was_made_is_refused(
@@ -167,3 +203,104 @@ async def test_metrics_count_what_the_ledger_books(
     assert value("galley_tokens_total", model="m", kind="completion") == 3
     assert value("galley_time_to_first_token_seconds_count", model="m") == 1
     assert value("galley_requests_in_flight") == 0
+
+
+async def ask(meter: Meter, caller: Caller, tokens: int = 0, **most: int) -> dict[str, str]:
+    """One request that uses `tokens`; returns how the limits stood when it was let in."""
+    async with meter.hold(Arrival(new_id(), None), caller, "chat") as charge:
+        await charge.admit("small", **most)
+        charge.add(Delta(text="x", usage=Usage(completion_tokens=tokens)))
+        await charge.settle()
+        return {name.decode(): value.decode() for name, value in charge.headers}
+
+
+async def test_requests_over_the_limit_are_refused_and_told_when_to_come_back(
+    meter: Meter, caller: Caller
+) -> None:
+    mine = limited(caller, requests_per_minute=2)
+    first, second = await ask(meter, mine), await ask(meter, mine)
+
+    with pytest.raises(RateLimitError, match="2 requests in any 60 seconds") as refused:
+        await ask(meter, mine)
+
+    assert [h["x-ratelimit-remaining-requests"] for h in (first, second)] == ["1", "0"]
+    assert first["x-ratelimit-limit-requests"] == "2"
+    assert refused.value.code == "rate_limit_exceeded"
+    assert refused.value.should_retry
+    assert 55 < (refused.value.retry_after or 0) <= 61
+
+
+async def test_tokens_are_reserved_at_the_worst_and_given_back_at_the_end(
+    meter: Meter, caller: Caller
+) -> None:
+    mine = limited(caller, tokens_per_minute=100)
+
+    for _ in range(5):
+        await ask(meter, mine, tokens=10, prompt_tokens=20, completion_tokens=30)
+
+    with pytest.raises(RateLimitError, match="100 tokens"):
+        await ask(meter, mine, prompt_tokens=20, completion_tokens=31)
+
+
+async def test_what_could_never_fit_is_refused_for_good(meter: Meter, caller: Caller) -> None:
+    mine = limited(caller, tokens_per_minute=100)
+
+    with pytest.raises(RateLimitError, match="smaller max_tokens") as refused:
+        await ask(meter, mine, completion_tokens=101)
+
+    assert refused.value.retry_after is None
+    assert not refused.value.should_retry
+
+
+async def test_a_refused_request_gives_everything_back(meter: Meter, caller: Caller) -> None:
+    mine = limited(caller, requests_per_minute=1, concurrency=1)
+
+    async def sent_away() -> None:
+        async with meter.hold(Arrival(new_id(), None), mine, "chat") as charge:
+            await charge.admit("small")
+            raise OverloadedError("full", code="queue_full")
+
+    with pytest.raises(OverloadedError):
+        await sent_away()
+
+    await ask(meter, mine)
+
+
+async def test_requests_at_the_same_time_are_limited_until_one_ends(
+    meter: Meter, caller: Caller
+) -> None:
+    mine = limited(caller, concurrency=1)
+    async with meter.hold(Arrival(new_id(), None), mine, "chat") as charge:
+        await charge.admit("small")
+        with pytest.raises(RateLimitError, match="at a time"):
+            await ask(meter, mine)
+        await charge.settle()
+
+    await ask(meter, mine)
+
+
+async def test_a_budget_is_never_exceeded_and_waiting_for_it_is_not_advised(
+    meter: Meter, caller: Caller, pricing: Pricing, database: Database
+) -> None:
+    await pricing.set(caller, "small", prompt=0, cached=0, completion=1_000_000, unit=0, second=0)
+    mine = limited(caller, cost_per_day=25)
+    for _ in range(2):
+        await ask(meter, mine, tokens=10, completion_tokens=15)
+
+    with pytest.raises(RateLimitError, match="25 micro-dollars a day") as refused:
+        await ask(meter, mine, completion_tokens=6)
+
+    assert refused.value.code == "insufficient_quota"
+    assert not refused.value.should_retry
+    async with database.sessions() as session:
+        rows = (await session.scalars(select(ApiRequest))).all()
+    assert sorted(row.cost for row in rows) == [0, 10, 10]
+    assert all(row.price_id for row in rows if row.cost)
+
+
+async def test_a_model_without_a_price_is_refused(meter: Meter, caller: Caller) -> None:
+    with pytest.raises(OverloadedError, match="galley prices set unheard-of") as refused:
+        async with meter.hold(Arrival(new_id(), None), caller, "chat") as charge:
+            await charge.admit("unheard-of")
+
+    assert refused.value.code == "price_unknown"

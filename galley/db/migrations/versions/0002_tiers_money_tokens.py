@@ -1,5 +1,7 @@
 """Tiers, limits, prices and costs, refresh tokens, and the audit log."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -42,10 +44,13 @@ def upgrade() -> None:
     )
     op.add_column("api_requests", sa.Column("price_id", ID, nullable=True))
     _rebuild_sums()
+    _create_days_and_retention()
 
 
 def downgrade() -> None:
     """Take it all back; what the keys and costs of requests were is lost."""
+    op.drop_table("usage_daily")
+    op.drop_table("retention")
     op.execute("CREATE TABLE kept AS SELECT * FROM usage_hourly")
     op.drop_table("usage_hourly")
     _create_sums("usage_hourly", [])
@@ -170,11 +175,40 @@ def _rebuild_sums() -> None:
     op.execute(statement.replace("HOUR", hour))
 
 
-def _create_sums(name: str, key: list[sa.Column[str]], *cost: sa.Column[int]) -> None:
+def _create_days_and_retention() -> None:
+    cost = sa.Column("cost", sa.BigInteger(), nullable=False)
+    _create_sums("usage_daily", [], cost, period=sa.Column("day", sa.Date(), nullable=False))
+    statement = (
+        "INSERT INTO usage_daily (user_id, day, endpoint, served_model, requests,"
+        " successes, prompt_tokens, completion_tokens, units, cost, response_time_ms)"
+        " SELECT user_id, DAY, endpoint, served_model, sum(requests), sum(successes),"
+        " sum(prompt_tokens), sum(completion_tokens), sum(units), sum(cost),"
+        " sum(response_time_ms) FROM usage_hourly"
+        " GROUP BY user_id, DAY, endpoint, served_model"
+    )
+    sqlite = op.get_bind().dialect.name == "sqlite"
+    op.execute(
+        statement.replace("DAY", "date(hour)" if sqlite else "(hour AT TIME ZONE 'UTC')::date")
+    )
+    op.create_table(
+        "retention",
+        sa.Column("id", sa.Integer(), nullable=False, autoincrement=False),
+        sa.Column("whole_from", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_retention"),
+    )
+
+
+def _create_sums(
+    name: str,
+    key: list[sa.Column[str]],
+    *cost: sa.Column[int],
+    period: "sa.Column[Any] | None" = None,
+) -> None:
+    period = sa.Column("hour", MOMENT, nullable=False) if period is None else period
     op.create_table(
         name,
         sa.Column("user_id", ID, nullable=False),
-        sa.Column("hour", MOMENT, nullable=False),
+        period,
         *key,
         sa.Column("endpoint", sa.String(), nullable=False),
         sa.Column("served_model", sa.String(), nullable=False),
@@ -186,8 +220,8 @@ def _create_sums(name: str, key: list[sa.Column[str]], *cost: sa.Column[int]) ->
         *cost,
         sa.Column("response_time_ms", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint(
-            "user_id", "hour", *(c.name for c in key), "endpoint", "served_model",
-            name="pk_usage_hourly",
+            "user_id", period.name, *(c.name for c in key), "endpoint", "served_model",
+            name=f"pk_{name}",
         ),
         sqlite_with_rowid=False,
     )  # fmt: skip

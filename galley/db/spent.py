@@ -1,0 +1,77 @@
+"""What the ledger says of limits: how much was used since then, and what requests came to."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from galley.core.limits import Counter, Metric
+from galley.db.record import Record
+from galley.db.tables import ApiRequest, UsageHourly
+
+# A refused request uses nothing up.
+_USED = ("completed", "failed", "cancelled")
+_SUMS: Mapping[Metric, ColumnElement[int]] = {
+    "tokens": UsageHourly.prompt_tokens + UsageHourly.completion_tokens,
+    "images": UsageHourly.units + 0,
+    "texts": UsageHourly.units + 0,
+    "cost": UsageHourly.cost + 0,
+}
+_ENDPOINTS = {"images": "classify", "texts": "embeddings"}
+
+
+async def spent(session: AsyncSession, counter: Counter, since: datetime) -> int:
+    """How far `counter` has come since a full hour; `concurrency` is never looked up."""
+    user, _, part = counter.subject.removeprefix("user:").partition("/")
+    kind, _, name = part.partition(":")
+    if counter.metric == "requests":
+        return await _requests(session, user, kind, name, since)
+    query = select(func.coalesce(func.sum(_SUMS[counter.metric]), 0)).where(
+        UsageHourly.user_id == user, UsageHourly.hour >= since
+    )
+    if counter.metric in _ENDPOINTS:
+        query = query.where(UsageHourly.endpoint == _ENDPOINTS[counter.metric])
+    if kind:
+        column = UsageHourly.key_id if kind == "key" else UsageHourly.served_model
+        query = query.where(column == name)
+    return int(await session.scalar(query) or 0)
+
+
+async def outcomes(
+    session: AsyncSession, request_ids: Sequence[str]
+) -> Mapping[str, Mapping[Metric, int]]:
+    """What those of `request_ids` used that settled; who was interrupted used nothing."""
+    query = select(ApiRequest).where(
+        ApiRequest.request_id.in_(request_ids), ApiRequest.state.in_(_USED)
+    )
+    return {row.request_id: used(row) for row in (await session.scalars(query)).all()}
+
+
+def used(row: ApiRequest | Record) -> Mapping[Metric, int]:
+    """What a settled request takes of its owner's limits: nothing, if it was refused."""
+    if row.state not in _USED:
+        return {}
+    units: Metric = "images" if row.endpoint == "classify" else "texts"
+    tokens = row.prompt_tokens + row.completion_tokens
+    return {"requests": 1, "tokens": tokens, units: row.units, "cost": row.cost}
+
+
+async def _requests(session: AsyncSession, user: str, kind: str, name: str, since: datetime) -> int:
+    # Refusals are in the hourly sums, so requests are counted one by one, by the index of a
+    # user's requests in order of time; that happens once a day and user.
+    first = f"{int(since.timestamp() * 1000):012x}"  # RFC 9562, section 5.7: milliseconds first
+    query = (
+        select(func.count())
+        .select_from(ApiRequest)
+        .where(
+            ApiRequest.user_id == user,
+            ApiRequest.request_id >= f"{first[:8]}-{first[8:]}-0000-0000-000000000000",
+            ApiRequest.state.in_(_USED),
+        )
+    )
+    if kind:
+        query = query.where(
+            (ApiRequest.key_id if kind == "key" else ApiRequest.served_model) == name
+        )
+    return await session.scalar(query) or 0

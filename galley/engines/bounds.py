@@ -1,0 +1,28 @@
+"""How many tokens a prompt can have at most, without a tokenizer: a token is a byte or more."""
+
+import orjson
+
+from galley.schemas.chat import ChatRequest, Message
+from galley.schemas.completions import CompletionRequest
+
+# What a chat template adds, generously: per conversation, per message and per tool call in one.
+TEMPLATE_TOKENS, MESSAGE_TOKENS, CALL_TOKENS = 64, 16, 64
+
+
+def most_prompt_tokens(request: ChatRequest | CompletionRequest) -> list[int]:
+    """Return a bound for each prompt of `request`; a conversation is one."""
+    if isinstance(request, CompletionRequest):
+        return [1 + (len(p.encode()) if isinstance(p, str) else len(p)) for p in request.prompts]
+    size = sum(map(_size, request.messages))
+    if request.functions:
+        size += len(orjson.dumps([tool.model_dump() for tool in request.functions]))
+    return [size + TEMPLATE_TOKENS + MESSAGE_TOKENS * len(request.messages)]
+
+
+def _size(message: Message) -> int:
+    """Bytes that the template is given of a message."""
+    texts = [message.text, message.name or "", message.tool_call_id or ""]
+    calls = message.tool_calls or ()
+    for call in calls:
+        texts += call.id, call.function.name, call.function.arguments
+    return sum(len(text.encode()) for text in texts) + CALL_TOKENS * len(calls)

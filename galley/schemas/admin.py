@@ -1,0 +1,110 @@
+"""What admins set and see: users, tiers, and the log of what was done."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from galley.core.limits import Limits
+from galley.schemas.base import Reply, Request
+from galley.schemas.keys import PLAIN, Change, Name
+
+TIER_NAME = r"^[a-z0-9][a-z0-9_-]*$"
+
+TierName = Annotated[str, Field(max_length=64, pattern=TIER_NAME)]
+Email = Annotated[
+    str, Field(max_length=254, pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$")
+]
+ModelId = Annotated[str, Field(min_length=1, max_length=256, pattern=PLAIN)]
+UserScope = Literal["chat", "embeddings", "classify", "usage", "keys"]
+
+
+class UserCreate(Request):
+    email: Email
+    name: Name
+    tier: TierName = "free"
+    password: str | None = Field(
+        default=None, min_length=12, max_length=256,
+        description="For `POST /v1/auth/token`; null: the user comes with keys alone.",
+    )  # fmt: skip
+    limits: Limits = Field(default=Limits(), description="What differs from the tier's.")
+    is_admin: bool = False
+
+
+class UserUpdate(Change):
+    """What is left out stays; `limits` are replaced as a whole."""
+
+    name: Name | None = None
+    tier: TierName | None = None
+    status: Literal["active", "disabled"] | None = None
+    limits: Limits | None = None
+    is_admin: bool | None = None
+
+
+class UserReply(Reply):
+    id: str
+    object: Literal["user"] = "user"
+    email: str
+    name: str
+    tier: str
+    status: str
+    is_admin: bool
+    has_password: bool
+    limits: dict[str, int | None] = Field(description="What differs from the tier's.")
+    created_at: datetime
+
+
+class UserList(Reply):
+    object: Literal["list"] = "list"
+    data: list[UserReply]
+    has_more: bool
+
+
+class TierUpdate(Request):
+    """All of a tier; what is left out is its default."""
+
+    scopes: list[UserScope] = Field(
+        default=["chat", "embeddings", "classify", "usage", "keys"], max_length=20,
+        description="What its users may do.",
+    )  # fmt: skip
+    models: list[ModelId] | None = Field(
+        default=None, max_length=1000, description="The models they may use; null is all."
+    )
+    limits: Limits = Limits()
+    model_limits: dict[ModelId, Limits] = Field(
+        default={}, max_length=1000, description="Ceilings on one model each, by its name."
+    )
+
+
+class TierReply(Reply):
+    name: str
+    object: Literal["tier"] = "tier"
+    scopes: list[str]
+    models: list[str] | None
+    limits: dict[str, int | None]
+    model_limits: dict[str, dict[str, int | None]]
+
+
+class TierList(Reply):
+    object: Literal["list"] = "list"
+    data: list[TierReply]
+    has_more: bool = False
+
+
+class AuditEventReply(Reply):
+    """What an admin did."""
+
+    id: str
+    created_at: datetime
+    user_id: str = Field(description="Who did it, and with which key.")
+    key_id: str
+    action: str
+    object: str = Field(description="What it was done to, such as `user:0192...`.")
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class AuditList(Reply):
+    object: Literal["list"] = "list"
+    data: list[AuditEventReply]
+    has_more: bool

@@ -1,0 +1,85 @@
+"""Invoices for spreadsheets and for paper."""
+
+import csv
+from html import escape
+from io import StringIO
+from string import Template
+
+from galley.schemas.money import InvoiceLine, InvoiceReply
+
+_COLUMNS = (
+    "model", "endpoint", "requests", "prompt_tokens", "completion_tokens", "units", "cost", "amount"
+)  # fmt: skip
+
+_PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Invoice $month</title>
+<style>
+body { font: 11pt/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 60rem; margin: 3rem auto;
+  padding: 0 1.5rem; }
+h1 { font-size: 1.6rem; margin: 0; }
+p { margin: 0.2rem 0; color: #555; }
+.draft { color: #a33; }
+table { width: 100%; border-collapse: collapse; margin-top: 2rem; }
+th, td { text-align: right; padding: 0.4rem 0.6rem; border-bottom: 1px solid #ddd;
+  font-variant-numeric: tabular-nums; }
+th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; overflow-wrap: anywhere; }
+thead { display: table-header-group; }
+tr { break-inside: avoid; }
+tfoot td { border-bottom: none; border-top: 2px solid #1a1a1a; font-weight: 600; }
+@page { margin: 18mm; }
+@media print { body { margin: 0; max-width: none; padding: 0; } }
+</style>
+</head>
+<body>
+<h1>Invoice $month</h1>
+<p>$name &lt;$email&gt;</p>
+<p>Account $user_id</p>
+$draft<table>
+<thead><tr><th>Model</th><th>Endpoint</th><th>Requests</th><th>Prompt tokens</th>
+<th>Answer tokens</th><th>Pictures, texts</th><th>US$$</th></tr></thead>
+<tbody>
+$lines</tbody>
+<tfoot><tr><td colspan="6">Total</td><td>$total</td></tr></tfoot>
+</table>
+</body>
+</html>
+""")
+
+_DRAFT = '<p class="draft">Not final: the month is still running.</p>\n'
+
+
+def to_csv(invoice: InvoiceReply) -> str:
+    """Write one row per line of the invoice, with the month in front and names on top.
+
+    Source: RFC 4180.
+    """
+    text = StringIO()
+    writer = csv.writer(text)
+    writer.writerow(("month", "final", *_COLUMNS))
+    for line in invoice.lines:
+        final = "yes" if invoice.final else "no"
+        writer.writerow((invoice.month, final, *(getattr(line, name) for name in _COLUMNS)))
+    return text.getvalue()
+
+
+def to_html(invoice: InvoiceReply) -> str:
+    """Write a page that prints well and loads nothing."""
+    return _PAGE.substitute(
+        month=escape(invoice.month),
+        name=escape(invoice.name),
+        email=escape(invoice.email),
+        user_id=escape(invoice.user_id),
+        draft="" if invoice.final else _DRAFT,
+        lines="".join(map(_row, invoice.lines)),
+        total=escape(invoice.total),
+    )
+
+
+def _row(line: InvoiceLine) -> str:
+    amounts = (line.requests, line.prompt_tokens, line.completion_tokens, line.units)
+    cells = (line.model or "-", line.endpoint, *(f"{n:,}" for n in amounts), line.amount)
+    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>\n"

@@ -1,0 +1,85 @@
+"""A caller's limits: what a request may take of them, and what to say of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
+
+from galley.core.caller import Caller
+from galley.core.errors import RateLimitError
+from galley.core.limits import Counter, Metric
+from galley.stores.limiter import Demand, State, Verdict
+
+Headers = list[tuple[bytes, bytes]]
+
+WORTH_WAITING_S = 61.0
+"""Who would have to wait longer is told not to try again by itself."""
+
+_UNITS: Mapping[Metric, str] = {
+    "requests": "requests", "tokens": "tokens", "images": "images", "texts": "texts",
+    "cost": "micro-dollars", "concurrency": "requests",
+}  # fmt: skip
+_TIMES = {"minute": "in any 60 seconds", "day": "a day", "month": "a month", "now": "at a time"}
+_TELLS: Mapping[str, bytes] = {
+    "requests": b"requests", "images": b"requests", "texts": b"requests", "tokens": b"tokens",
+}  # fmt: skip
+
+
+def demands_of(caller: Caller, model: str, most: Mapping[Metric, int]) -> list[Demand]:
+    """List the limits that a request falls under, with the most that it may take of each."""
+    rules = caller.rules
+    if model in caller.model_rules:
+        rules += caller.model_rules[model]
+    return [
+        Demand(rule.counter, rule.limit, amount)
+        for rule in rules
+        if (amount := most.get(rule.counter.metric, 0))
+    ]
+
+
+def refusal(verdict: Verdict, tier: str) -> RateLimitError:
+    """Say which limit is in the way, and when it is worth trying again."""
+    demand, wait = verdict.refused, verdict.retry_after_s
+    assert demand is not None  # noqa: S101 - only of a refusal
+    counter = demand.counter
+    what = f"{demand.limit} {_UNITS[counter.metric]} {_TIMES[counter.period]}"
+    if wait is None:
+        then = f"This request may take {demand.amount}, which is more than that. Ask for less" + (
+            ", with a smaller max_tokens." if counter.metric in ("tokens", "cost") else "."
+        )
+    else:
+        then = f"Try again in {ceil(wait)} s."
+    return RateLimitError(
+        f"The limit of {what} ({_whose(counter, tier)}) is reached. {then}",
+        code="insufficient_quota" if counter.metric == "cost" else "rate_limit_exceeded",
+        retry_after=wait,
+        should_retry=wait is not None and wait <= WORTH_WAITING_S,
+    )
+
+
+def limit_headers(demands: Sequence[Demand], states: Sequence[State]) -> Headers:
+    """Say how the limits stand: of several, the one that is nearest to its end.
+
+    Pictures and texts are told as requests: they are what such a request is counted in.
+
+    Source: OpenAI API reference, Rate limits, headers.
+    """
+    nearest: dict[bytes, tuple[Demand, State]] = {}
+    for demand, state in zip(demands, states, strict=True):
+        name = _TELLS.get(demand.counter.metric)
+        if name and (name not in nearest or state.remaining < nearest[name][1].remaining):
+            nearest[name] = (demand, state)
+    return [header for name, found in nearest.items() for header in _told(name, *found)]
+
+
+def _told(name: bytes, demand: Demand, state: State) -> Iterator[tuple[bytes, bytes]]:
+    yield b"x-ratelimit-limit-" + name, b"%d" % demand.limit
+    yield b"x-ratelimit-remaining-" + name, b"%d" % state.remaining
+    yield b"x-ratelimit-reset-" + name, b"%ds" % ceil(state.reset_s)
+
+
+def _whose(counter: Counter, tier: str) -> str:
+    _, _, part = counter.subject.partition("/")
+    if part.startswith("key:"):
+        return "of this key"
+    if part.startswith("model:"):
+        return f"for {part.removeprefix('model:')}, tier {tier}"
+    return f"tier {tier}"

@@ -1,0 +1,53 @@
+"""Which UTC day and month it is, in whole microseconds."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from galley.core.limits import Period
+
+SECOND_US = 1_000_000
+MINUTE_US = 60 * SECOND_US
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One day or one month, from its begin to before its end."""
+
+    begins: datetime
+    begin_us: int
+    end_us: int
+
+
+def microseconds(seconds: float) -> int:
+    """`seconds` as limits are counted in: whole, so that sums and waits are exact."""
+    return round(seconds * SECOND_US)
+
+
+def is_calendar(period: Period) -> bool:
+    """Whether the ledger knows what was used in it."""
+    return period in ("day", "month")
+
+
+class Calendar:
+    """Today and this month, worked out when they change."""
+
+    def __init__(self) -> None:
+        self._spans: dict[Period, Span] = {}
+
+    def span(self, period: Period, now_us: int) -> Span:
+        """The day or month that `now_us` is in."""
+        span = self._spans.get(period)
+        if span is None or not span.begin_us <= now_us < span.end_us:
+            span = self._spans[period] = _span(period, now_us)
+        return span
+
+
+def _span(period: Period, now_us: int) -> Span:
+    begins = datetime.fromtimestamp(now_us // SECOND_US, UTC)
+    begins = begins.replace(hour=0, minute=0, second=0)
+    if period == "month":
+        begins = begins.replace(day=1)
+        ends = (begins + timedelta(days=31)).replace(day=1)
+    else:
+        ends = begins + timedelta(days=1)
+    return Span(begins, microseconds(begins.timestamp()), microseconds(ends.timestamp()))

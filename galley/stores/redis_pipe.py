@@ -1,0 +1,151 @@
+"""One way to Redis for many who wait: what is asked at the same time travels together.
+
+Alone, a command leaves at once; those that come while it is away make the next round trip
+together, over the same connection. Nobody who hangs up takes the connection with them.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+from types import TracebackType
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, ResponseError
+
+TIMEOUT_S = 0.4
+SLICES = 8
+TOGETHER = 128
+
+Command = tuple[bytes | str | int, ...]
+
+
+class Script:
+    """Lua from a file beside this one, and what Redis calls it."""
+
+    def __init__(self, name: str) -> None:
+        self.text = files("galley.stores").joinpath(name).read_text()
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+class LostError(Exception):
+    """Redis gives no answer, or not the one it should."""
+
+
+class Patience:
+    """Times out like `asyncio.timeout`, but counts only the time in which this loop turned.
+
+    While something holds up the loop, an answer lies unread: that is not Redis's fault.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._deadline = asyncio.timeout(None)
+        self._slice_s = timeout_s / SLICES
+        self._slices = SLICES
+
+    async def __aenter__(self) -> None:
+        await self._deadline.__aenter__()
+        self._timer = self._loop.call_later(self._slice_s, self._turned)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        self._timer.cancel()
+        return await self._deadline.__aexit__(kind, error, trace)
+
+    def _turned(self) -> None:
+        self._slices -= 1
+        if self._slices:
+            self._timer = self._loop.call_later(self._slice_s, self._turned)
+        else:
+            self._deadline.reschedule(self._loop.time())
+
+
+class RedisPipe:
+    """Sends commands and scripts.
+
+    Args:
+        scripts: loaded where Redis does not know them.
+        timeout_s: for one round trip.
+    """
+
+    def __init__(
+        self, redis: Redis, scripts: Sequence[Script], *, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        self._redis = redis
+        self._scripts = scripts
+        self._timeout_s = timeout_s
+        self._queued: list[tuple[Command, asyncio.Future[Any]]] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    def send(self, *command: bytes | str | int) -> asyncio.Future[Any]:
+        """Queue a command; gives its answer.
+
+        Returns:
+            A future that raises `LostError`. It need not be awaited.
+        """
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queued.append((command, answer))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send_queued())
+        return answer
+
+    def run(
+        self, script: Script, keys: Sequence[str], *args: bytes | str | int
+    ) -> asyncio.Future[Any]:
+        """Queue one of the scripts. Returns what `send` returns."""
+        return self.send("EVALSHA", script.sha, len(keys), *keys, *args)
+
+    async def _send_queued(self) -> None:
+        while self._queued:
+            batch, self._queued = self._queued[:TOGETHER], self._queued[TOGETHER:]
+            try:
+                async with Patience(self._timeout_s):
+                    answers = await self._ask([command for command, _ in batch])
+            # Whatever the way breaks with, the libraries below name it in many ways.
+            except Exception as error:
+                # Those who queued behind have waited as long, and would meet the same.
+                batch, self._queued = batch + self._queued, []
+                answers = [error] * len(batch)
+            for (_, future), answer in zip(batch, answers, strict=True):
+                _deliver(future, answer)
+        self._sender = None
+
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        answers = await self._round_trip(commands)
+        again = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if again:
+            for script in self._scripts:
+                await self._redis.script_load(script.text)
+            repeated = await self._round_trip([commands[n] for n in again])
+            for n, answer in zip(again, repeated, strict=True):
+                answers[n] = answer
+        return answers
+
+    async def _round_trip(self, commands: Sequence[Command]) -> list[Any]:
+        if len(commands) == 1:
+            try:
+                return [await self._redis.execute_command(*commands[0])]
+            except ResponseError as error:
+                return [error]
+        pipeline = self._redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return await pipeline.execute(raise_on_error=False)
+
+
+def _deliver(future: asyncio.Future[Any], answer: object) -> None:
+    if future.done():  # by being cancelled
+        return
+    if isinstance(answer, Exception):
+        lost = LostError(f"{type(answer).__name__}: {answer}")
+        lost.__cause__ = answer
+        future.set_exception(lost)
+        future.exception()  # seen: who does not wait does not want to hear of it either
+    else:
+        future.set_result(answer)

@@ -1,0 +1,58 @@
+import pytest
+
+from tests.cli.conftest import Galley
+from tests.cli.office import admins, read, server
+
+__all__ = ["admins", "server"]
+
+pytestmark = pytest.mark.xdist_group("tiers")  # one server for the file
+
+
+def test_the_tiers_of_a_new_server_are_listed(admins: Galley) -> None:
+    listed = admins("tiers", "list")
+    tiers = {tier["name"]: tier for tier in read(admins("tiers", "list", "--json"))}
+
+    assert list(tiers) == ["enterprise", "free", "premium"]
+    assert tiers["free"]["limits"]["images_per_minute"] == 5
+    assert tiers["enterprise"]["limits"] == {}
+    assert "images_per_minute=5" in listed.stdout
+
+
+def test_a_tier_is_made_and_changed_where_it_is_named_and_nowhere_else(admins: Galley) -> None:
+    made = read(
+        admins(
+            *("tiers", "set", "trial", "--scope", "chat", "--scope", "usage"),
+            *("--model", "small", "--limit", "cost_per_day=0.50"),
+            *("--model-limit", "ns:small:concurrency=1", "--json"),
+        )
+    )
+    changed = read(admins("tiers", "set", "trial", "--limit", "concurrency=3", "--json"))
+    opened = read(admins("tiers", "set", "trial", "--model", "all", "--json"))
+    shown = admins("tiers", "show", "trial").stdout
+
+    assert made["limits"] == {"cost_per_day": 500_000}
+    assert made["model_limits"] == {"ns:small": {"concurrency": 1}}
+    assert changed == made | {"limits": {"cost_per_day": 500_000, "concurrency": 3}}
+    assert opened == changed | {"models": None}
+    for said in ("chat, usage", "concurrency=3, cost_per_day=0.50", "on ns:small"):
+        assert said in shown
+
+
+def test_a_tier_is_deleted_when_nobody_is_in_it(admins: Galley) -> None:
+    admins("tiers", "set", "short-lived")
+
+    deleted = admins("tiers", "delete", "short-lived")
+    gone = admins("tiers", "show", "short-lived")
+    used = admins("tiers", "delete", "enterprise")
+
+    assert deleted.stdout == "Deleted short-lived.\n"
+    assert (gone.exit_code, used.exit_code) == (1, 1)
+    assert "`galley tiers list`" in gone.stderr
+    assert "Somebody is in this tier" in used.stderr
+
+
+def test_a_limit_on_a_model_names_both(admins: Galley) -> None:
+    refused = admins("tiers", "set", "free", "--model-limit", "concurrency=5")
+
+    assert refused.exit_code == 2
+    assert "MODEL:NAME=VALUE" in refused.stderr

@@ -1,0 +1,72 @@
+"""A server without models, its admin, and people who come in."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from fastapi import FastAPI
+
+from galley.main import create_app
+from galley.runtime import Runtime
+from tests.serving import make_settings
+
+Client = httpx2.AsyncClient
+
+
+@dataclass
+class Person:
+    """A user and their first key."""
+
+    id: str
+    key_id: str
+    client: Client
+
+
+class Office:
+    """A running app, and whoever knocks."""
+
+    def __init__(self, app: FastAPI, stack: AsyncExitStack) -> None:
+        self._app = app
+        self._stack = stack
+        self.runtime: Runtime = app.state.runtime
+        bootstrap_key = self.runtime.settings.bootstrap_key
+        assert bootstrap_key is not None
+        self.admin = self.knock(bootstrap_key.get_secret_value())
+
+    def knock(self, key: str) -> Client:
+        """A client that comes with `key`."""
+        return httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(self._app),
+            base_url="http://galley",
+            headers={"authorization": f"Bearer {key}"},
+        )
+
+    async def hire(self, email: str, **fields: Any) -> Person:
+        """Add a user with a key that may do all that they may."""
+        body = {"email": email, "name": "Someone"} | fields
+        user = (await self.admin.post("/v1/admin/users", json=body)).json()
+        made = await self.admin.post(f"/v1/admin/users/{user['id']}/keys", json={"name": "first"})
+        assert made.status_code == 200, made.text
+        return Person(user["id"], made.json()["id"], self.knock(made.json()["key"]))
+
+    async def narrow(self, person: Client, *scopes: str) -> Client:
+        """A client with another key of the same user, which has `scopes` alone."""
+        made = await person.post("/v1/keys", json={"name": "narrow", "scopes": scopes})
+        assert made.status_code == 200, made.text
+        return self.knock(made.json()["key"])
+
+    async def audit(self) -> list[dict[str, Any]]:
+        """What admins did, the latest first."""
+        return (await self.admin.get("/v1/admin/audit")).json()["data"]
+
+
+@asynccontextmanager
+async def open_office(folder: Path) -> AsyncGenerator[Office]:
+    """Run an app without models."""
+    app = create_app(make_settings(folder, folder, embedded_models=False))
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(app.router.lifespan_context(app))
+        yield Office(app, stack)

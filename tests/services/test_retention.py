@@ -1,0 +1,150 @@
+"""Requests are kept for so many days, what they came to for ever."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Connection, event
+
+from galley.db.ledger import OPEN_AFTER_S, Ledger
+from galley.db.requests import interrupt_open
+from galley.db.retention import whole_from
+from galley.db.session import Database
+from galley.services.retention import RetentionService
+from tests.records import finished, id_at, new_record, stored_days, stored_requests, stored_sums
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+async def ledger(database: Database) -> AsyncGenerator[Ledger]:
+    ledger = Ledger(database)
+    yield ledger
+    await ledger.aclose()
+
+
+def retention(database: Database, days: int) -> RetentionService:
+    return RetentionService(database.sessions, days, clock=lambda: NOW)
+
+
+async def settle(ledger: Ledger, *moments: datetime) -> list[str]:
+    """Record a request for each of the moments; returns their ids."""
+    records = [finished(new_record(request_id=id_at(at), created_at=at)) for at in moments]
+    await asyncio.gather(*(ledger.settle(record) for record in records))
+    return [record.request_id for record in records]
+
+
+async def remaining(database: Database) -> list[str]:
+    return [row.request_id for row in await stored_requests(database)]
+
+
+async def test_requests_older_than_that_are_deleted_by_whole_hours(
+    ledger: Ledger, database: Database
+) -> None:
+    bound = datetime(2026, 11, 14, 12, tzinfo=UTC)
+    moments = [bound - timedelta(days=9), bound - timedelta(milliseconds=1), bound, NOW]
+    ids = await settle(ledger, *moments)
+
+    gone = await retention(database, 7).delete_old()
+
+    assert gone == 2
+    assert await remaining(database) == ids[2:]
+    async with database.sessions() as session:
+        assert await whole_from(session) == bound
+
+
+async def test_what_requests_came_to_stays(ledger: Ledger, database: Database) -> None:
+    await settle(ledger, NOW - timedelta(days=9), NOW)
+
+    await retention(database, 7).delete_old()
+
+    assert sum(row.requests for row in await stored_sums(database)) == 2
+    assert sum(row.requests for row in await stored_days(database)) == 2
+
+
+async def test_0_days_keeps_them_all(ledger: Ledger, database: Database) -> None:
+    ids = await settle(ledger, NOW - timedelta(days=9_000), NOW)
+
+    assert await retention(database, 0).delete_old() == 0
+    assert await remaining(database) == ids
+
+
+async def test_where_nothing_is_old_nothing_is_said_to_be_missing(
+    ledger: Ledger, database: Database
+) -> None:
+    await settle(ledger, NOW)
+
+    await retention(database, 7).delete_old()
+
+    async with database.sessions() as session:
+        assert await whole_from(session) is None
+
+
+async def test_open_requests_stay_and_interrupted_ones_go(
+    ledger: Ledger, database: Database
+) -> None:
+    old = NOW - timedelta(days=9)
+    ledger.open(new_record(request_id=id_at(old), created_at=old))
+    ledger.open(new_record(request_id=id_at(old), created_at=old, instance_id="dead"))
+    await asyncio.sleep(2 * OPEN_AFTER_S)
+    await ledger.aclose()
+    async with database.sessions.begin() as session:
+        await interrupt_open(session, instance_id="this-server")
+
+    await retention(database, 7).delete_old()
+
+    assert [row.state for row in await stored_requests(database)] == ["open"]
+
+
+async def test_keeping_more_days_does_not_bring_back_what_is_gone(
+    ledger: Ledger, database: Database
+) -> None:
+    await settle(ledger, NOW - timedelta(days=20))
+    await retention(database, 7).delete_old()
+    await settle(ledger, NOW - timedelta(days=40))
+
+    await retention(database, 30).delete_old()
+
+    async with database.sessions() as session:
+        assert await whole_from(session) == datetime(2026, 11, 14, 12, tzinfo=UTC)
+
+
+async def test_no_transaction_holds_up_the_ledger(ledger: Ledger, database: Database) -> None:
+    old = NOW - timedelta(days=9)
+    await settle(ledger, *(old + timedelta(seconds=n) for n in range(3_000)))
+    began: list[float] = []
+    took: list[float] = []
+    engine = database.engine.sync_engine
+
+    def begin(_: Connection) -> None:
+        began.append(time.perf_counter())
+
+    def commit(_: Connection) -> None:
+        took.append(time.perf_counter() - began[-1])
+
+    event.listen(engine, "begin", begin)
+    event.listen(engine, "commit", commit)
+
+    gone = await retention(database, 7).delete_old()
+
+    assert gone == 3_000
+    assert len(took) > 3
+    assert sorted(took)[len(took) // 2] < 0.05
+
+
+async def test_it_is_done_again_and_again(ledger: Ledger, database: Database) -> None:
+    await settle(ledger, NOW - timedelta(days=9))
+    task = asyncio.create_task(retention(database, 7).keep())
+    async with asyncio.timeout(5):
+        while await remaining(database):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+    still_at_it = not task.done()
+
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert still_at_it

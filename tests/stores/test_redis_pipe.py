@@ -1,0 +1,80 @@
+"""The way to Redis: what is asked together travels together, and only silence is a loss."""
+
+import asyncio
+import time
+
+import pytest
+from redis.asyncio import Redis
+
+from galley.stores.redis_pipe import LostError, RedisPipe
+from tests.redis_server import RedisServer
+
+pytestmark = pytest.mark.anyio
+
+
+async def round_trips(client: Redis) -> int:
+    return int((await client.info("stats"))["total_reads_processed"])
+
+
+async def test_what_is_asked_at_the_same_time_travels_together(redis_client: Redis):
+    pipe = RedisPipe(redis_client, [])
+    await pipe.send("PING")
+    before = await round_trips(redis_client)
+
+    answers = await asyncio.gather(*(pipe.send("INCR", "n") for _ in range(100)))
+
+    assert answers == list(range(1, 101))
+    assert await round_trips(redis_client) - before <= 4
+
+
+async def test_a_command_that_is_refused_is_no_loss_to_its_neighbours(redis_client: Redis):
+    pipe = RedisPipe(redis_client, [])
+
+    answers = await asyncio.gather(
+        pipe.send("SET", "a", 1), pipe.send("HGET", "a", "b"), pipe.send("GET", "a"),
+        return_exceptions=True,
+    )  # fmt: skip
+
+    assert answers[2] == b"1"
+    assert isinstance(answers[1], LostError)
+
+
+async def test_who_hangs_up_takes_nothing_from_the_others(redis_client: Redis):
+    pipe = RedisPipe(redis_client, [])
+    asked = [asyncio.ensure_future(pipe.send("INCR", "n")) for _ in range(10)]
+
+    asked[3].cancel()
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert answers[4:] == [5, 6, 7, 8, 9, 10]
+
+
+async def test_a_loop_that_is_held_up_does_not_take_redis_for_lost(redis_client: Redis):
+    pipe = RedisPipe(redis_client, [], timeout_s=0.1)
+    await pipe.send("PING")
+
+    for _ in range(5):
+        asked = pipe.send("INCR", "n")
+        await asyncio.sleep(0.001)
+        time.sleep(0.15)  # noqa: ASYNC251 - to hold up the loop
+
+        assert await asked
+
+
+async def test_silence_is_a_loss_to_all_who_wait_at_the_same_moment(own_redis: RedisServer):
+    async with own_redis.client() as client:
+        pipe = RedisPipe(client, [], timeout_s=0.1)
+        await pipe.send("PING")
+        own_redis.hang()
+        first = pipe.send("PING")
+        await asyncio.sleep(0.05)
+        rest = [pipe.send("PING") for _ in range(300)]
+
+        with pytest.raises(LostError):
+            await first
+        told = [isinstance(answer.exception(), LostError) for answer in rest]
+        own_redis.go_on()
+        again = await pipe.send("PING")
+
+    assert told == [True] * 300
+    assert again
