@@ -34,6 +34,7 @@ from galley.services.images import ImageService
 from galley.services.invoices import Invoices
 from galley.services.issuers import Issuers
 from galley.services.keys import KeyService
+from galley.services.limits import LimitsReader
 from galley.services.logins import Logins
 from galley.services.metering import Meter
 from galley.services.models import Models
@@ -108,12 +109,8 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
     Models load in the background: the server answers before they do.
     """
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(
-            open_database(settings.database_url.get_secret_value())
-        )
         instance_id = str(uuid_utils.uuid7())
-        async with database.sessions.begin() as session:
-            await interrupt_open(session, instance_id=instance_id)
+        database = await _open_database(settings, instance_id, stack)
         passwords = stack.enter_context(Passwords())
         accounts, logins = _join_accounts(settings, database.sessions, passwords)
         first_key = await accounts.bootstrap(settings.bootstrap_key)
@@ -123,6 +120,7 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
         _run(RetentionService(database.sessions, settings.retention_days).keep(), stack)
         keys = KeyService(database.sessions, accounts)
         limiter = _open_limiter(settings, database.sessions, instance_id, accounts, stack)
+        left = LimitsReader(limiter).left
         heavy = stack.enter_context(ThreadPoolExecutor(1, "galley-heavy"))
         ledger = Ledger(database)
         stack.push_async_callback(ledger.aclose)
@@ -152,9 +150,9 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
             chat=chat,
             embeddings=EmbeddingService(models),
             images=ImageService(models),
-            usage=UsageService(database.sessions),
+            usage=UsageService(database.sessions, left),
             invoices=Invoices(database.sessions),
-            profiles=Profiles(database.sessions, keys),
+            profiles=Profiles(database.sessions, keys, left),
             keys=keys,
             people=People(database.sessions, accounts, passwords),
             tiers=Tiers(database.sessions, accounts),
@@ -162,6 +160,15 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
             heavy=heavy,
             first_key=first_key,
         )
+
+
+async def _open_database(settings: Settings, instance_id: str, stack: AsyncExitStack) -> Database:
+    """Open it, and say of what a dead server left open that it was interrupted."""
+    url = settings.database_url.get_secret_value()
+    database = await stack.enter_async_context(open_database(url))
+    async with database.sessions.begin() as session:
+        await interrupt_open(session, instance_id=instance_id)
+    return database
 
 
 def _local_models(settings: Settings) -> list[str]:

@@ -98,13 +98,12 @@ def test_the_docs_list_exactly_the_error_codes_that_are_used() -> None:
 
 def _codes(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.keyword)
-            and node.arg == "code"
-            and isinstance(node.value, ast.Constant)
-            and isinstance(node.value.value, str)
-        ):
-            yield node.value.value
+        if isinstance(node, ast.keyword) and node.arg == "code":
+            given = node.value
+            either = (given.body, given.orelse) if isinstance(given, ast.IfExp) else (given,)
+            for one in either:
+                if isinstance(one, ast.Constant) and isinstance(one.value, str):
+                    yield one.value
 
 
 def test_the_docs_list_every_setting_with_its_default() -> None:

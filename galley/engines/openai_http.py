@@ -281,5 +281,6 @@ def _refused(answer: bytes) -> BadRequestError:
         message, kinds = str(error["message"]), {str(error.get("type")), str(error.get("code"))}
     except (orjson.JSONDecodeError, KeyError, TypeError):
         message, kinds = "The model's server does not take this request.", set[str]()
-    code = "context_length_exceeded" if kinds & _TOO_LONG else "refused_by_model"
-    return BadRequestError(message, code=code)
+    return BadRequestError(
+        message, code="context_length_exceeded" if kinds & _TOO_LONG else "refused_by_model"
+    )

@@ -6,7 +6,9 @@ from math import ceil
 from galley.core.caller import Caller
 from galley.core.errors import RateLimitError
 from galley.core.limits import Counter, Metric
-from galley.stores.limiter import Demand, State, Verdict
+from galley.db.tables import new_id
+from galley.schemas.usage import LimitLeft
+from galley.stores.limiter import Demand, Limiter, State, Verdict
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -83,3 +85,33 @@ def _whose(counter: Counter, tier: str) -> str:
     if part.startswith("model:"):
         return f"for {part.removeprefix('model:')}, tier {tier}"
     return f"tier {tier}"
+
+
+class LimitsReader:
+    """Tells callers what their limits leave them."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
+
+    async def left(self, caller: Caller) -> list[LimitLeft]:
+        """Return how every limit of `caller` stands; asking uses nothing up."""
+        rules = caller.rules + tuple(r for rules in caller.model_rules.values() for r in rules)
+        demands = [Demand(rule.counter, rule.limit, 0) for rule in rules]
+        asking = new_id()
+        verdict = await self._limiter.reserve(asking, demands)
+        await self._limiter.settle(asking, demands, {})
+        return [_left(demand, state) for demand, state in zip(demands, verdict.states, strict=True)]
+
+
+def _left(demand: Demand, state: State) -> LimitLeft:
+    counter = demand.counter
+    kind, _, name = counter.subject.partition("/")[2].partition(":")
+    return LimitLeft(
+        subject="key" if kind == "key" else "model" if kind == "model" else "user",
+        model=name if kind == "model" else None,
+        metric=counter.metric,
+        period=counter.period,
+        limit=demand.limit,
+        remaining=state.remaining,
+        reset_s=round(state.reset_s, 3),
+    )

@@ -255,7 +255,7 @@ class Meter:
         except GalleyError as lost:
             # Nothing was answered: the row that was opened is closed as soon as that works.
             record.state, record.status, record.error_code = "failed", lost.status, lost.code
-            record.cost, taken = 0, {}
+            record.cost, record.price_id, taken = 0, None, {}
             self._ledger.close(record)
             raise
         finally:

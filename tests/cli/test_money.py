@@ -139,8 +139,7 @@ def test_a_ledger_that_was_changed_fails_the_audit_while_no_server_runs(stopped:
     folder = stopped.output.parent
     with closing(sqlite3.connect(folder / "galley.db")) as database, database:
         database.execute(
-            "INSERT INTO usage_daily"
-            " VALUES ('u', '2026-11-21', 'chat', '', 1, 1, 0, 0, 0, 5, 0)"
+            "INSERT INTO usage_daily VALUES ('u', '2026-11-21', 'chat', '', 1, 1, 0, 0, 0, 5, 0)"
         )
 
     told = run("audit", env=stopped.env)

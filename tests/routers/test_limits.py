@@ -106,3 +106,16 @@ def test_a_model_that_the_tier_does_not_have_is_as_if_it_were_not(live_server: L
     assert [model["id"] for model in listed] == ["all-minilm-l6-v2"]
     assert [a.status_code for a in (described, refused)] == [404, 404]
     assert refused.json()["error"]["code"] == "model_not_found"
+
+
+def test_usage_says_what_the_limits_leave_and_asking_uses_nothing_up(free: httpx2.Client) -> None:
+    free.post("/classify", json={"image": CAT})
+
+    free.get("/v1/usage")
+    limits = free.get("/v1/usage").json()["limits"]
+
+    left = {(limit["metric"], limit["period"]): limit for limit in limits}
+    assert (left["images", "minute"]["limit"], left["images", "minute"]["remaining"]) == (5, 4)
+    assert 0 < left["images", "minute"]["reset_s"] <= 61
+    assert left["concurrency", "now"]["remaining"] == 4
+    assert {limit["subject"] for limit in limits} == {"user"}

@@ -111,7 +111,9 @@ def seeing(url: str) -> dict[str, Any]:
 def test_an_image_comes_with_the_request_and_is_sent_on_as_it_came() -> None:
     body = seeing("data:image/svg+xml;base64,AAAA")
 
-    assert chat_body(ChatRequest.model_validate(body), 0)["messages"] == body["messages"]
+    sent = chat_body(ChatRequest.model_validate(body), 0)["messages"][0]["content"][0]
+
+    assert sent["image_url"] == {"url": "data:image/svg+xml;base64,AAAA", "detail": "auto"}
 
 
 @pytest.mark.parametrize(

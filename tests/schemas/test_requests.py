@@ -1,6 +1,7 @@
 import asyncio
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -52,7 +53,8 @@ NUMBERS = pytest.mark.parametrize(
 
 
 def read(shape: type[Request], body: Any) -> Request:
-    return asyncio.run(parse(shape, json.dumps(body).encode(), openai))
+    with ThreadPoolExecutor(1) as heavy:
+        return asyncio.run(parse(shape, json.dumps(body).encode(), openai, heavy))
 
 
 def written(value: Any) -> Any:

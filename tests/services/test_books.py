@@ -44,7 +44,9 @@ async def price(database: Database) -> Price:
 def came(at: datetime, price: Price | None, **fields: Any) -> Record:
     """A request that came and went at that moment, at that price."""
     known: dict[str, Any] = {"user_id": USERS[0], "request_id": id_at(at), "created_at": at}
-    record = finished(new_record(key_id=KEY, **known), prompt_tokens=1_000, cached_tokens=300, units=2)
+    record = finished(
+        new_record(key_id=KEY, **known), prompt_tokens=1_000, cached_tokens=300, units=2
+    )
     for name, value in fields.items():
         setattr(record, name, value)
     if price is not None:
