@@ -25,7 +25,7 @@ COMMANDS = {
     "prices": "Show and set prices.",
     "invoices": "List, show and save invoices.",
     "audit": "Recompute sums, costs and invoices, and name the first that disagrees.",
-    "prove": "See for yourself that limits are kept.",
+    "prove": "See that the server keeps its promises.",
 }
 
 

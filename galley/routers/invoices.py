@@ -11,7 +11,7 @@ from galley.routers.openapi import refusals
 from galley.schemas.money import InvoiceList, InvoiceReply
 from galley.services.invoice_pages import to_csv, to_html
 
-router = APIRouter(tags=["account"], responses=refusals(native, 401, 403, 422, 500))
+router = APIRouter(responses=refusals(native, 401, 403, 422, 500))
 
 Month = Annotated[
     str,
@@ -34,7 +34,7 @@ _FORMATS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/v1/invoices", summary="List your invoices")
+@router.get("/v1/invoices", summary="List your invoices", tags=["account"])
 async def list_invoices(caller: UsageCaller, runtime: RuntimeDep) -> InvoiceList:
     """List the months in which you asked for anything, the latest first."""
     return await runtime.invoices.list(caller.user_id)
@@ -43,6 +43,7 @@ async def list_invoices(caller: UsageCaller, runtime: RuntimeDep) -> InvoiceList
 @router.get(
     "/v1/invoices/{month}",
     summary="An invoice",
+    tags=["account"],
     response_model=InvoiceReply,
     responses={**refusals(native, 404), **_FORMATS},
 )

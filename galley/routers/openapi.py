@@ -27,7 +27,7 @@ _POLICY = {
 }
 DESCRIPTION = (
     "A self-hosted AI API: chat, embeddings and image classification. Press **Authorize** and"
-    " paste your key; then every example below runs as it stands. Every route is also served"
+    " paste your key; then the examples below run as they stand. Every route is also served"
     " under `/api`."
 )
 TAGS = {

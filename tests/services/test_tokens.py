@@ -16,6 +16,7 @@ from tests.tokens import claims, forgeries, payload_of, sign
 
 SECRET = bytes(range(32))
 LIFETIME = timedelta(minutes=15)
+NOW = utc_now()  # what follows is of this moment, whenever the tests come to run
 # These are signed as they should be, and what is wrong with them only the database knows.
 WELL_SIGNED = {"subject is sql", "login is sql", "login of another", "subject of another"}
 FORGERIES = {n: t for n, t in forgeries(SECRET, claims()).items() if n not in WELL_SIGNED}
@@ -64,7 +65,7 @@ def test_a_token_that_is_not_ours_to_the_letter_is_refused(tokens: Tokens, what:
     token = FORGERIES[what]
 
     with pytest.raises(AuthenticationError) as refusal:
-        tokens.verify(token, now=utc_now())
+        tokens.verify(token, now=NOW)
 
     assert refusal.value.code == ("token_expired" if what == "expired" else "invalid_token")
 
