@@ -53,13 +53,15 @@ class ChatEngine(Engine, Protocol):
         ...
 
     def stream(
-        self, request: ChatRequest | CompletionRequest, *, choice: int = 0
+        self, request: ChatRequest | CompletionRequest, *, choice: int = 0, cache_salt: str = ""
     ) -> AsyncGenerator[Delta]:
         """Make one answer. Closing the generator stops the work.
 
         Args:
             choice: which of the request's answers this is, from 0; it becomes `Delta.index`,
                 is added to a given seed, and picks the prompt of a completion.
+            cache_salt: what an engine of ours remembers of prompts is reused for the same salt
+                only. How soon an answer begins must not tell one user what another has asked.
         Raises:
             BadRequestError: what `check` says.
             EngineError: the engine failed while answering.

@@ -18,6 +18,7 @@ from galley.core.settings import ModelSettings
 from galley.engines import tool_prompt
 from galley.engines.bounds import most_prompt_tokens
 from galley.engines.llama_child import LlamaChild
+from galley.engines.llama_slots import LlamaSlots
 from galley.engines.openai_http import chat_body, completion_body
 from galley.engines.threads import chat_threads
 from galley.schemas.chat import ChatRequest, ImagePart
@@ -75,6 +76,7 @@ class LlamaEngine:
         self._listeners = 0
         self._heard = 0.0  # when the child last said something, on the loop's clock
         self._child: LlamaChild | None = None
+        self._slots = LlamaSlots(settings.slots)
         self._supervisor: asyncio.Task[None] | None = None
 
     @property
@@ -130,7 +132,7 @@ class LlamaEngine:
         return sum(min(bound, self.context) for bound in bounds)
 
     async def stream(
-        self, request: ChatRequest | CompletionRequest, *, choice: int = 0
+        self, request: ChatRequest | CompletionRequest, *, choice: int = 0, cache_salt: str = ""
     ) -> AsyncGenerator[Delta]:
         child = self._running()
         tools: list[Any] = []
@@ -144,16 +146,17 @@ class LlamaEngine:
         body["return_progress"] = True
         if "logprobs" in body:  # asked for no others, llama.cpp gives no logprobs at all
             body[others] = max(1, most)
-        pieces = _pieces(child.http.answer(path, body, choice), most)
-        if tools:
-            pieces = tool_prompt.read_calls(pieces, tools, f"call_{uuid4().hex}")
-        async with aclosing(pieces):
-            while True:
-                with self._listening():
-                    piece = await anext(pieces, None)
-                if piece is None:
-                    return
-                yield piece
+        with self._slots.take(cache_salt) as slot:
+            pieces = _pieces(child.http.answer(path, body | slot, choice), most)
+            if tools:
+                pieces = tool_prompt.read_calls(pieces, tools, f"call_{uuid4().hex}")
+            async with aclosing(pieces):
+                while True:
+                    with self._listening():
+                        piece = await anext(pieces, None)
+                    if piece is None:
+                        return
+                    yield piece
 
     @contextmanager
     def _listening(self) -> Generator[None]:
@@ -211,6 +214,7 @@ class LlamaEngine:
     async def _spawn(self) -> LlamaChild:
         child = await LlamaChild.start(self._wanted, self._loading)
         self.hardware, self.problem = child.hardware, None
+        self._slots = LlamaSlots(self.slots)
         self._heard = asyncio.get_running_loop().time()
         log.info("engine_started", model=self._name, pid=child.process.pid, hardware=child.hardware)
         return child

@@ -73,7 +73,7 @@ class OpenAIHttpEngine:
         return sum(most_prompt_tokens(request))  # the other side knows its own limits
 
     async def stream(
-        self, request: ChatRequest | CompletionRequest, *, choice: int = 0
+        self, request: ChatRequest | CompletionRequest, *, choice: int = 0, cache_salt: str = ""
     ) -> AsyncGenerator[Delta]:
         chat = isinstance(request, ChatRequest)
         body = chat_body(request, choice) if chat else completion_body(request, choice)

@@ -49,11 +49,11 @@ class ChatService:
         request = _with_defaults(request, model.settings)
         queue = self.queue(model)
         with queue.room(request.choices):
-            if request.choices == 1:
-                answers = _answer(model.engine, queue, request, 0)
-            else:
-                each = [_answer(model.engine, queue, request, i) for i in range(request.choices)]
-                answers = _mixed(each)
+            each = [
+                _answer(model.engine, queue, request, choice, charge.caller.user_id)
+                for choice in range(request.choices)
+            ]
+            answers = each[0] if len(each) == 1 else _mixed(each)
             async with aclosing(answers):
                 async for delta in answers:
                     charge.add(delta)
@@ -101,11 +101,13 @@ def _join(calls: list[ToolCall], piece: ToolCall) -> None:
 
 
 async def _answer(
-    engine: ChatEngine, queue: SlotQueue, request: TextRequest, choice: int
+    engine: ChatEngine, queue: SlotQueue, request: TextRequest, choice: int, salt: str
 ) -> AsyncGenerator[Delta]:
-    async with queue.slot(), aclosing(engine.stream(request, choice=choice)) as deltas:
-        async for delta in deltas:
-            yield delta
+    async with queue.slot():
+        deltas = engine.stream(request, choice=choice, cache_salt=salt)
+        async with aclosing(deltas):
+            async for delta in deltas:
+                yield delta
 
 
 async def _mixed(streams: list[AsyncGenerator[Delta]]) -> AsyncGenerator[Delta]:

@@ -132,6 +132,23 @@ async def test_many_long_prompts_are_counted_at_the_same_time(engine: LlamaEngin
     assert time.monotonic() - began < 4  # a connection that idles keeps others waiting for 5
 
 
+async def test_what_was_read_for_one_user_helps_only_that_user(engine: LlamaEngine) -> None:
+    prompt = asking("Our secret plan: " + "sell the boats, buy the harbour. " * 20)
+
+    async def remembered(salt: str) -> int:
+        stream = engine.stream(prompt, cache_salt=salt)
+        usages = [delta.usage async for delta in stream if delta.usage]
+        return usages[-1].cached_tokens
+
+    asked = {"ada": await remembered("ada"), "bob": await remembered("bob")}
+    again = {"ada": await remembered("ada"), "bob": await remembered("bob")}
+    both_slots_are_taken = await remembered("eve")
+
+    assert asked == {"ada": 0, "bob": 0}
+    assert min(again.values()) > 100
+    assert both_slots_are_taken == 0
+
+
 async def test_what_llama_cpp_refuses_is_the_callers_error(engine: LlamaEngine) -> None:
     with pytest.raises(BadRequestError, match="invalid tokens"):
         await answer(engine, CompletionRequest(model="m", prompt=[1, 99_999_999]))

@@ -166,7 +166,7 @@ def test_admins_see_everybodys_usage_by_user_and_tier(
     mine = [row for row in users["rows"] if row["group"] == me["user_id"]]
     assert [(row["name"], row["requests"]) for row in mine] == [(me["email"], 1)]
     assert sum(row["requests"] for row in users["rows"]) == users["total_requests"] >= 1
-    assert {row["group"] for row in tiers["rows"]} == {"enterprise"}
+    assert "enterprise" in {row["group"] for row in tiers["rows"]}
     assert "limits" not in users
 
 

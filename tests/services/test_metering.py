@@ -280,7 +280,7 @@ async def test_requests_at_the_same_time_are_limited_until_one_ends(
 
 
 async def test_a_budget_is_never_exceeded_and_waiting_for_it_is_not_advised(
-    meter: Meter, caller: Caller, pricing: Pricing, database: Database
+    meter: Meter, caller: Caller, pricing: Pricing, ledger: Ledger, database: Database
 ) -> None:
     await pricing.set(caller, "small", prompt=0, cached=0, completion=1_000_000, unit=0, second=0)
     mine = limited(caller, cost_per_day=25)
@@ -292,6 +292,7 @@ async def test_a_budget_is_never_exceeded_and_waiting_for_it_is_not_advised(
 
     assert refused.value.code == "insufficient_quota"
     assert not refused.value.should_retry
+    await ledger.aclose()  # nobody waits for the row of a refusal
     async with database.sessions() as session:
         rows = (await session.scalars(select(ApiRequest))).all()
     assert sorted(row.cost for row in rows) == [0, 10, 10]
