@@ -11,12 +11,14 @@ from galley.db.requests import first_id
 from galley.db.session import Database
 from galley.db.tables import ApiRequest, UsageDaily, UsageHourly, new_id
 
+THIS_SERVER, DEAD_SERVER = new_id(), new_id()
+
 
 def new_record(**fields: Any) -> Record:
     """The record of a request that begins now, of a user of its own unless `fields` say whose."""
     known: dict[str, Any] = {
         "request_id": new_id(),
-        "instance_id": "this-server",
+        "instance_id": THIS_SERVER,
         "user_id": new_id(),
         "key_id": new_id(),
         "endpoint": "chat/completions",

@@ -22,7 +22,7 @@ from galley.core.security import make_key
 from galley.core.settings import Settings
 from galley.db.keys import create_key
 from galley.db.session import visit_database
-from galley.db.tables import Tier
+from galley.db.tables import Tier, id_bytes
 from galley.db.users import create_user
 from galley.main import create_app
 from galley.routers.protocol import make_protocol
@@ -55,7 +55,7 @@ class LiveServer:
         with closing(sqlite3.connect(self.settings.data_dir / "galley.db")) as database:
             database.row_factory = sqlite3.Row
             while True:  # refusals are written without anybody waiting for it
-                found = database.execute(query, [answer.headers["request-id"]]).fetchone()
+                found = database.execute(query, [id_bytes(answer.headers["request-id"])]).fetchone()
                 if found is not None:
                     return dict(found)
                 assert time.monotonic() < end, "it was never settled"

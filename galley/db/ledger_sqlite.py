@@ -3,10 +3,14 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
+
+from sqlalchemy import Date
+from sqlalchemy.types import TypeEngine
 
 from galley.db.record import (
     COLUMNS,
@@ -22,13 +26,11 @@ from galley.db.record import (
     hourly_sums,
     upsert_requests,
 )
+from galley.db.tables import ApiRequest, Base, Id, UsageDaily, UsageHourly, UtcDateTime, id_bytes
 
 _UPSERT = upsert_requests(f"VALUES ({', '.join('?' * len(COLUMNS))})")
 _ADD_TO_HOURS = add_to_hours(f"VALUES ({', '.join('?' * len(SUM_COLUMNS))})")
 _ADD_TO_DAYS = add_to_days(f"VALUES ({', '.join('?' * len(DAY_COLUMNS))})")
-_CREATED_AT = COLUMNS.index("created_at")
-_HOUR = SUM_COLUMNS.index("hour")
-_DAY = DAY_COLUMNS.index("day")
 # A value that SQLite cannot hold, or a constraint that it breaks.
 _ROW_ERRORS = (
     sqlite3.IntegrityError,
@@ -81,19 +83,36 @@ class SqliteWriter:
 def _commit(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        changed = [
-            row for row in rows if connection.execute(_UPSERT, _timed(row, _CREATED_AT)).rowcount
-        ]
+        changed = [row for row in rows if connection.execute(_UPSERT, _request(row)).rowcount]
         sums = hourly_sums(row for row in changed if row[STATE] != "open")
-        connection.executemany(_ADD_TO_HOURS, [_timed(row, _HOUR) for row in sums])
-        connection.executemany(_ADD_TO_DAYS, [_dated(row) for row in daily_sums(sums)])
+        connection.executemany(_ADD_TO_HOURS, map(_hour, sums))
+        connection.executemany(_ADD_TO_DAYS, map(_day, daily_sums(sums)))
 
 
-def _timed(row: Row, at: int) -> Row:
-    """Write the time at `at` as SQLAlchemy does, so that it reads it."""
-    moment: datetime = row[at]
-    return (*row[:at], moment.replace(tzinfo=None).isoformat(" ", "microseconds"), *row[at + 1 :])
+def _writer(table: type[Base], columns: Sequence[str]) -> Callable[[Row], Sequence[Any]]:
+    """Make what writes ids and times of a row as SQLAlchemy does, so that it reads them."""
+    kinds = [table.__table__.c[name].type for name in columns]
+    changes = [(n, _FORMS[type(kind)]) for n, kind in enumerate(kinds) if type(kind) in _FORMS]
+
+    def write(row: Row) -> Sequence[Any]:
+        values = list(row)
+        for n, form in changes:
+            if values[n] is not None:
+                values[n] = form(values[n])
+        return values
+
+    return write
 
 
-def _dated(row: Row) -> Row:
-    return (*row[:_DAY], row[_DAY].isoformat(), *row[_DAY + 1 :])
+def _moment(at: datetime) -> str:
+    return at.replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+_FORMS: Mapping[type[TypeEngine[Any]], Callable[[Any], Any]] = {
+    Id: id_bytes,
+    UtcDateTime: _moment,
+    Date: date.isoformat,
+}
+_request = _writer(ApiRequest, COLUMNS)
+_hour = _writer(UsageHourly, SUM_COLUMNS)
+_day = _writer(UsageDaily, DAY_COLUMNS)

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.core.limits import Counter, Metric
 from galley.db.record import Record
+from galley.db.requests import first_id
 from galley.db.tables import ApiRequest, UsageHourly
 
 # A refused request uses nothing up.
@@ -60,13 +61,12 @@ def used(row: ApiRequest | Record) -> Mapping[Metric, int]:
 async def _requests(session: AsyncSession, user: str, kind: str, name: str, since: datetime) -> int:
     # Refusals are in the hourly sums, so requests are counted one by one, by the index of a
     # user's requests in order of time; that happens once a day and user.
-    first = f"{int(since.timestamp() * 1000):012x}"  # RFC 9562, section 5.7: milliseconds first
     query = (
         select(func.count())
         .select_from(ApiRequest)
         .where(
             ApiRequest.user_id == user,
-            ApiRequest.request_id >= f"{first[:8]}-{first[8:]}-0000-0000-000000000000",
+            ApiRequest.request_id >= first_id(since),
             ApiRequest.state.in_(_USED),
         )
     )

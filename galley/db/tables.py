@@ -1,4 +1,4 @@
-"""The tables. Ids are UUIDs as text of 36 characters; times are aware UTC."""
+"""The tables. Ids are UUIDs, to us as text of 36 characters; times are aware UTC."""
 
 from datetime import UTC, date, datetime
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeEngine
 
 State = Literal["open", "completed", "refused", "failed", "cancelled", "interrupted"]
 """How far a request got. `interrupted`: its server died before it could say more."""
@@ -28,7 +29,30 @@ UserStatus = Literal["active", "disabled"]
 OPEN = text("state = 'open'")
 """Written out, not bound: that is how both databases know the partial index for it."""
 
-Id = String(36).with_variant(UUID(as_uuid=False), "postgresql")
+
+def id_bytes(value: str) -> bytes:
+    """Return an id as SQLite keeps it."""
+    return bytes.fromhex(value.replace("-", ""))
+
+
+class Id(TypeDecorator[str]):
+    """A UUID. SQLite knows none, so there it is 16 bytes: as text it would double the ledger."""
+
+    impl = LargeBinary(16)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        own = UUID(as_uuid=False) if dialect.name == "postgresql" else LargeBinary(16)
+        return dialect.type_descriptor(own)
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | bytes | None:
+        return value if value is None or dialect.name == "postgresql" else id_bytes(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        if not isinstance(value, bytes):
+            return value
+        text = value.hex()
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -204,7 +228,7 @@ class ApiRequest(Base):
 
     request_id: Mapped[str] = mapped_column(Id, primary_key=True)
     client_request_id: Mapped[str | None]
-    instance_id: Mapped[str]
+    instance_id: Mapped[str] = mapped_column(Id)
     state: Mapped[State] = mapped_column(String)
     user_id: Mapped[str] = mapped_column(Id)
     key_id: Mapped[str] = mapped_column(Id)

@@ -14,11 +14,14 @@ AT_ONCE = 2
 class Passwords:
     """Hashes passwords and checks them, a few at a time; the event loop only waits.
 
+    Args:
+        hasher: None is argon2id as recommended.
+
     Source: RFC 9106, Argon2, section 4 (second recommended option).
     """
 
-    def __init__(self) -> None:
-        self._hasher = PasswordHash.recommended()
+    def __init__(self, hasher: PasswordHash | None = None) -> None:
+        self._hasher = hasher or PasswordHash.recommended()
         self._threads = ThreadPoolExecutor(AT_ONCE, "passwords")
 
     async def hash(self, password: str) -> str:

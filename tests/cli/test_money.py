@@ -139,14 +139,15 @@ def test_a_ledger_that_was_changed_fails_the_audit_while_no_server_runs(stopped:
     folder = stopped.output.parent
     with closing(sqlite3.connect(folder / "galley.db")) as database, database:
         database.execute(
-            "INSERT INTO usage_daily VALUES ('u', '2026-11-21', 'chat', '', 1, 1, 0, 0, 0, 5, 0)"
+            "INSERT INTO usage_daily VALUES"
+            " (zeroblob(16), '2026-11-21', 'chat', '', 1, 1, 0, 0, 0, 5, 0)"
         )
 
     told = run("audit", env=stopped.env)
     read = run("audit", "--json", env=stopped.env)
 
     assert (told.returncode, read.returncode) == (1, 1)
-    assert "usage_daily 2026-11-21 user u chat" in told.stderr
+    assert "usage_daily 2026-11-21 user 00000000-0000-0000-0000-000000000000 chat" in told.stderr
     assert json.loads(read.stdout)["ok"] is False
 
 

@@ -16,11 +16,13 @@ from galley.db.record import Record
 from galley.db.session import open_database
 from galley.db.tables import new_id
 
+INSTANCE = new_id()
+
 
 async def client(ledger: Ledger, random: Random) -> None:
     user_id, key_id = new_id(), new_id()
     while True:
-        record = Record(new_id(), "killed-server", user_id, key_id, "chat/completions")
+        record = Record(new_id(), INSTANCE, user_id, key_id, "chat/completions")
         ledger.open(record)
         await asyncio.sleep(random.random() * 2 * OPEN_AFTER_S)
         record.state, record.status, record.completion_tokens = "completed", 200, 3
@@ -31,7 +33,7 @@ async def client(ledger: Ledger, random: Random) -> None:
 async def main(url: str) -> None:
     async with open_database(url) as database:
         ledger = Ledger(database)
-        ledger.open(Record(new_id(), "killed-server", new_id(), new_id(), "lasting"))
+        ledger.open(Record(new_id(), INSTANCE, new_id(), new_id(), "lasting"))
         await asyncio.sleep(2 * OPEN_AFTER_S)
         await asyncio.gather(*(client(ledger, Random(n)) for n in range(256)))  # noqa: S311 - not a secret
 

@@ -10,6 +10,7 @@ import pytest
 
 from galley.db.requests import interrupt_open
 from galley.db.session import open_database
+from galley.db.tables import new_id
 from tests.records import stored_requests, stored_sums
 
 pytestmark = pytest.mark.anyio
@@ -49,7 +50,7 @@ async def test_after_kill_9_what_was_still_open_is_marked_at_the_next_start(data
 
     async with open_database(database_url) as database:
         async with database.sessions.begin() as session:
-            marked = await interrupt_open(session, instance_id="next-server")
+            marked = await interrupt_open(session, instance_id=new_id())
         rows = await stored_requests(database)
     assert [row.state for row in rows if row.endpoint == "lasting"] == ["interrupted"]
     assert Counter(row.state for row in rows)["interrupted"] == marked

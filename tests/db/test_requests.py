@@ -7,7 +7,7 @@ from galley.db.ledger import OPEN_AFTER_S, Ledger
 from galley.db.requests import Wanted, find_request, interrupt_open, recent_requests
 from galley.db.session import Database, open_database
 from galley.db.tables import new_id
-from tests.records import finished, new_record, stored_requests
+from tests.records import DEAD_SERVER, THIS_SERVER, finished, new_record, stored_requests
 
 pytestmark = pytest.mark.anyio
 
@@ -97,13 +97,13 @@ async def test_a_cursor_that_is_no_request_id_is_refused(database: Database):
 async def test_what_other_servers_left_open_is_marked_interrupted(
     ledger: Ledger, database: Database
 ):
-    ledger.open(new_record(instance_id="dead-server", prompt_tokens=1))
-    ledger.open(new_record(instance_id="this-server", prompt_tokens=2))
+    ledger.open(new_record(instance_id=DEAD_SERVER, prompt_tokens=1))
+    ledger.open(new_record(instance_id=THIS_SERVER, prompt_tokens=2))
     await asyncio.sleep(2 * OPEN_AFTER_S)
-    await ledger.settle(finished(new_record(instance_id="dead-server"), prompt_tokens=3))
+    await ledger.settle(finished(new_record(instance_id=DEAD_SERVER), prompt_tokens=3))
 
     async with database.sessions.begin() as session:
-        marked = await interrupt_open(session, instance_id="this-server")
+        marked = await interrupt_open(session, instance_id=THIS_SERVER)
 
     assert marked == 1
     states = [(row.prompt_tokens, row.state) for row in await stored_requests(database)]

@@ -17,6 +17,7 @@ import httpx2
 import psutil
 
 from galley.core.security import make_key
+from galley.db.tables import id_bytes
 from tests.serving import LiveServer, make_settings, serving
 
 CHAT: dict[str, Any] = {
@@ -121,7 +122,7 @@ def test_every_answer_seen_before_a_kill_is_in_the_ledger(models_dir: Path, tmp_
     with sqlite3.connect(tmp_path / "galley.db") as database:
         rows = dict(database.execute("SELECT request_id, state FROM api_requests"))
     assert len(load.seen) > 20
-    assert {rows.get(request_id) for request_id in load.seen} == {"completed"}
+    assert {rows.get(id_bytes(request_id)) for request_id in load.seen} == {"completed"}
     assert psutil.wait_procs(children, timeout=10)[1] == []
 
     # The next start finds what was still open, and says so.

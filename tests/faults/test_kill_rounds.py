@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from galley.core.security import make_key
+from galley.db.tables import id_bytes
 from tests.cli.program import environment, run
 from tests.faults.test_kill import Load, galley_serve
 from tests.redis_server import RedisServer, redis_of_session
@@ -47,7 +48,7 @@ def test_six_rounds_of_kill_9_lose_nothing_bill_nothing_twice_and_hold_nothing(
         assert booked == database.execute(settled).fetchone()[0]
     assert len(seen) > 10 * ROUNDS
     assert len(seen) == len(set(seen))
-    assert {rows.get(request_id) for request_id in seen} == {"completed"}
+    assert {rows.get(id_bytes(request_id)) for request_id in seen} == {"completed"}
     assert waited < RELEASED_S
     assert audit.returncode == 0, audit.stdout + audit.stderr
 

@@ -4,6 +4,7 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -137,8 +138,8 @@ def test_a_metric_is_there_with_its_type(live_server: LiveServer, name: str) -> 
 def test_no_label_holds_who_asked_or_what_they_made_up(live_server: LiveServer) -> None:
     live_server.post("/v1/embeddings", model="made-up-name", input="a")
     with closing(sqlite3.connect(live_server.settings.data_dir / "galley.db")) as database:
-        users = [row[0] for row in database.execute("SELECT id FROM users")]
-        keys = [row[0] for row in database.execute("SELECT id FROM api_keys")]
+        users = [str(UUID(bytes=row[0])) for row in database.execute("SELECT id FROM users")]
+        keys = [str(UUID(bytes=row[0])) for row in database.execute("SELECT id FROM api_keys")]
 
     page = live_server.client.get("/metrics").text
 

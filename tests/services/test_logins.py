@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 from joserfc.jwk import OctKey
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlalchemy import func, select, update
 
 from galley.core.caller import ADMIN_SCOPES, NO_KEY
@@ -19,6 +21,7 @@ from galley.services.passwords import Passwords
 from galley.services.tokens import Tokens
 from tests.tokens import payload_of, sign
 
+QUICK = PasswordHash([Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1)])
 pytestmark = pytest.mark.anyio
 
 SECRET = bytes(range(32))
@@ -38,7 +41,7 @@ class Time:
 
 @pytest.fixture(scope="module")
 def passwords() -> Iterator[Passwords]:
-    with Passwords() as passwords:
+    with Passwords(QUICK) as passwords:
         yield passwords
 
 

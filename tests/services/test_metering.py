@@ -73,7 +73,7 @@ def meter(ledger: Ledger, pricing: Pricing, metrics: Metrics) -> Meter:
         return 0
 
     limiter = MemoryLimiter(nothing)
-    return Meter(ledger, limiter, pricing, metrics, instance_id="instance", longest_s=60)
+    return Meter(ledger, limiter, pricing, metrics, instance_id=new_id(), longest_s=60)
 
 
 def limited(caller: Caller, **limits: int) -> Caller:

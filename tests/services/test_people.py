@@ -2,6 +2,8 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
 
 from galley.core.caller import Caller
 from galley.core.errors import BadRequestError, ConflictError
@@ -14,6 +16,7 @@ from galley.services.passwords import Passwords
 from galley.services.people import People
 from galley.services.tiers import Tiers
 
+QUICK = PasswordHash([Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1)])
 pytestmark = pytest.mark.anyio
 
 
@@ -24,7 +27,7 @@ def accounts(database: Database) -> Accounts:
 
 @pytest.fixture
 def passwords() -> Iterator[Passwords]:
-    with Passwords() as passwords:
+    with Passwords(QUICK) as passwords:
         yield passwords
 
 

@@ -12,8 +12,17 @@ from galley.db.ledger import OPEN_AFTER_S, Ledger
 from galley.db.requests import interrupt_open
 from galley.db.retention import whole_from
 from galley.db.session import Database
+from galley.db.tables import new_id
 from galley.services.retention import RetentionService
-from tests.records import finished, id_at, new_record, stored_days, stored_requests, stored_sums
+from tests.records import (
+    THIS_SERVER,
+    finished,
+    id_at,
+    new_record,
+    stored_days,
+    stored_requests,
+    stored_sums,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -89,11 +98,11 @@ async def test_open_requests_stay_and_interrupted_ones_go(
 ) -> None:
     old = NOW - timedelta(days=9)
     ledger.open(new_record(request_id=id_at(old), created_at=old))
-    ledger.open(new_record(request_id=id_at(old), created_at=old, instance_id="dead"))
+    ledger.open(new_record(request_id=id_at(old), created_at=old, instance_id=new_id()))
     await asyncio.sleep(2 * OPEN_AFTER_S)
     await ledger.aclose()
     async with database.sessions.begin() as session:
-        await interrupt_open(session, instance_id="this-server")
+        await interrupt_open(session, instance_id=THIS_SERVER)
 
     await retention(database, 7).delete_old()
 

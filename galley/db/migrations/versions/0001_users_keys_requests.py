@@ -8,7 +8,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-ID = sa.String(36).with_variant(sa.UUID(as_uuid=False), "postgresql")
+ID = sa.LargeBinary(16).with_variant(sa.UUID(as_uuid=False), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
 OPEN = sa.text("state = 'open'")
 
@@ -71,7 +71,7 @@ def _create_requests() -> None:
         "api_requests",
         sa.Column("request_id", ID, nullable=False),
         sa.Column("client_request_id", sa.String(), nullable=True),
-        sa.Column("instance_id", sa.String(), nullable=False),
+        sa.Column("instance_id", ID, nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("user_id", ID, nullable=False),
         sa.Column("key_id", ID, nullable=False),

@@ -10,7 +10,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-ID = sa.String(36).with_variant(sa.UUID(as_uuid=False), "postgresql")
+ID = sa.LargeBinary(16).with_variant(sa.UUID(as_uuid=False), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
 NOW = sa.text("CURRENT_TIMESTAMP")
 SCOPES = ["chat", "embeddings", "classify", "usage", "keys"]
@@ -200,7 +200,7 @@ def _create_days_and_retention() -> None:
 
 def _create_sums(
     name: str,
-    key: list[sa.Column[str]],
+    key: "list[sa.Column[Any]]",
     *cost: sa.Column[int],
     period: "sa.Column[Any] | None" = None,
 ) -> None:
