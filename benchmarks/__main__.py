@@ -3,7 +3,7 @@
 python -m benchmarks [--only chat images] [--rounds 5]
 """
 
-from benchmarks import chat, embeddings, images, limiter, overhead, start, usage
+from benchmarks import chat, embeddings, images, limiter, overhead, road, start, usage
 from benchmarks.main import main
 
 main(
@@ -13,6 +13,7 @@ main(
         "images": images.run,
         "limiter": limiter.run,
         "overhead": overhead.run,
+        "road": road.run,
         "start": start.run,
         "usage": usage.run,
     },

@@ -88,7 +88,7 @@ def show(findings: Sequence[Finding]) -> None:
         base = "" if row.base is None else f"{row.base:.4g} {row.unit}"
         result = ""
         if row.base is not None:
-            result = f"+{row.value:.2f} ms" if "+" in row.target else f"{row.value:.2f} x"
+            result = f"+{row.value:.3g} ms" if "+" in row.target else f"{row.value:.2f} x"
         met = "" if row.met is None else "[green]yes[/]" if row.met else "[red]no[/]"
         table.add_row(
             row.what, f"{row.ours:.4g} {row.unit}", row.against, base, result, row.target, met

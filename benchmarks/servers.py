@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from galley.core.catalogue import EMBEDDED_MODELS
 from galley.core.security import make_key
-from galley.core.settings import EMBEDDED_MODELS
 from galley.engines.threads import chat_threads
 from galley.services.sources import fetch_all
 
@@ -99,6 +99,23 @@ def llama(*, slots: int = 4) -> Generator[Server]:
         server = Server(url, "raw", child, started)
         wait_for(server, "/health")
         yield server
+
+
+@contextmanager
+def road(*, bare: bool) -> Generator[Server]:
+    """Serve a model that answers at once, with everything on or by the bare road alone."""
+    key, port = make_key(), _free_port()
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("GALLEY_")}
+    with tempfile.TemporaryDirectory(prefix="galley-bench-") as folder:
+        command = [sys.executable, "-m", "benchmarks.road_server", "--port", str(port)]
+        command += ["--data-dir", folder, "--key", key, *(["--bare"] if bare else [])]
+        with (
+            Path(folder, "log").open("w") as log,
+            _process(command, environment, stdout=log, stderr=log) as (process, started),
+        ):
+            server = Server(f"http://127.0.0.1:{port}", key, process, started)
+            wait_for(server, "/health/ready")
+            yield server
 
 
 @contextmanager

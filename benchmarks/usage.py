@@ -67,6 +67,10 @@ async def _ask(database: Database, user_id: str, times: int) -> list[Finding]:
         "/v1/admin/usage, by user": (partial(usage.everyones, **span, by="user"), 20),
         "/v1/admin/usage, by tier": (partial(usage.everyones, **span, by="tier"), 20),
         "/v1/requests": (partial(usage.requests, caller, Wanted()), 20),
+        "/v1/requests, of a state that none has": (
+            partial(usage.requests, caller, Wanted(state="failed")),
+            20,
+        ),
         "/v1/invoices/{month}": (partial(invoices.of, user_id, "2026-10"), 20),
     }
     findings: list[Finding] = []

@@ -25,6 +25,7 @@ from galley.routers import (
     health,
     invoices,
     keys,
+    messages,
     openapi,
     prices,
     usage,
@@ -36,7 +37,7 @@ from galley.routers.parsing import refuse
 from galley.runtime import open_runtime
 
 _SHOWN_PATH = 128  # characters of a path that the client made up
-ENDPOINTS = (*chat.ENDPOINTS, *embeddings.ENDPOINTS, *classify.ENDPOINTS)
+ENDPOINTS = (*chat.ENDPOINTS, *messages.ENDPOINTS, *embeddings.ENDPOINTS, *classify.ENDPOINTS)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -61,6 +62,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        # It would look for OpenTelemetry's providers anew with every request.
+        telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
     )
     app.include_router(openapi.declared(ENDPOINTS))
     app.include_router(account.router)
@@ -87,7 +90,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 async def _refuse(request: Request, error: Exception) -> Response:
     failure = cast("GalleyError", error)
-    body = dialect_of(request.url.path).error_body(failure)
+    dialect = dialect_of(request.url.path, request.scope["headers"])
+    body = dialect.error_body(failure, request.scope["arrival"].request_id)
     headers = {name.decode(): value.decode() for name, value in error_headers(failure)}
     return JSONResponse(body, failure.status, headers)
 
@@ -95,7 +99,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 async def _refuse_invalid(request: Request, error: Exception) -> Response:
     details = cast("list[ErrorDetails]", cast("RequestValidationError", error).errors())
     try:
-        refuse(details, dialect_of(request.url.path), within=())
+        refuse(details, dialect_of(request.url.path, request.scope["headers"]), within=())
     except GalleyError as failure:
         return await _refuse(request, failure)
 
@@ -108,14 +112,15 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
         headers["Allow"] = ", ".join(_allowed(request)) or headers["Allow"]
     if found.status_code == 405:
         failure: GalleyError = BadRequestError(found.detail, code="method_not_allowed")
-        dialect = dialect_of(path)
+        dialect = dialect_of(path, request.scope["headers"])
     else:
         failure = NotFoundError(
             f"There is no {request.method} {path[:_SHOWN_PATH]} here. /docs lists what there is.",
             code="not_found",
         )
-        dialect = dialect_of_nowhere(path)
-    return JSONResponse(dialect.error_body(failure), found.status_code, headers)
+        dialect = dialect_of_nowhere(path, request.scope["headers"])
+    body = dialect.error_body(failure, request.scope["arrival"].request_id)
+    return JSONResponse(body, found.status_code, headers)
 
 
 def _allowed(request: Request) -> list[str]:

@@ -13,9 +13,10 @@ import uuid_utils
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from galley.core.catalogue import ModelSettings
 from galley.core.limits import Counter, Metric
 from galley.core.metrics import Metrics
-from galley.core.settings import ModelSettings, Settings, SettingsError
+from galley.core.settings import Settings, SettingsError
 from galley.db.ledger import Ledger
 from galley.db.requests import interrupt_open
 from galley.db.session import Database, Sessions, open_database
@@ -31,6 +32,7 @@ from galley.services.chat import ChatService
 from galley.services.embeddings import EmbeddingService
 from galley.services.guests import Guests
 from galley.services.images import ImageService
+from galley.services.instances import Instances
 from galley.services.invoices import Invoices
 from galley.services.issuers import Issuers
 from galley.services.keys import KeyService
@@ -128,7 +130,11 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
         stack.push_async_callback(models.aclose)
         _run(models.load(_opener(settings)), stack)
         metrics = Metrics()
-        chat = ChatService(models)
+        meter = Meter(
+            ledger, limiter, pricing, metrics,
+            instance_id=instance_id, longest_s=settings.request_timeout,
+        )  # fmt: skip
+        chat = ChatService(models, meter)
         _watch(metrics, models, chat)
         yield Runtime(
             settings=settings,
@@ -137,19 +143,12 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
             logins=logins,
             limiter=limiter,
             pricing=pricing,
-            meter=Meter(
-                ledger,
-                limiter,
-                pricing,
-                metrics,
-                instance_id=instance_id,
-                longest_s=settings.request_timeout,
-            ),
+            meter=meter,
             metrics=metrics,
             models=models,
             chat=chat,
-            embeddings=EmbeddingService(models),
-            images=ImageService(models),
+            embeddings=EmbeddingService(models, meter),
+            images=ImageService(models, meter),
             usage=UsageService(database.sessions, left),
             invoices=Invoices(database.sessions),
             profiles=Profiles(database.sessions, keys, left),
@@ -163,11 +162,17 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
 
 
 async def _open_database(settings: Settings, instance_id: str, stack: AsyncExitStack) -> Database:
-    """Open it, and say of what a dead server left open that it was interrupted."""
+    """Open it, and say of what dead servers left open that it was interrupted."""
     url = settings.database_url.get_secret_value()
     database = await stack.enter_async_context(open_database(url))
-    async with database.sessions.begin() as session:
-        await interrupt_open(session, instance_id=instance_id)
+    if database.path is not None:  # its file is locked, so nobody else is alive
+        async with database.sessions.begin() as session:
+            await interrupt_open(session, but=[instance_id])
+        return database
+    instances = Instances(database.sessions, instance_id)
+    stack.push_async_callback(instances.aclose)
+    await instances.look()
+    _run(instances.keep(), stack)
     return database
 
 

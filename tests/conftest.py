@@ -8,7 +8,7 @@ import hypothesis
 import pytest
 from filelock import FileLock
 
-from galley.core.settings import EMBEDDED_MODELS
+from galley.core.catalogue import EMBEDDED_MODELS
 from galley.services.sources import fetch_all
 from tests.serving import LiveServer, make_settings, serving
 

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.db.record import Record
 from galley.db.requests import first_id
 from galley.db.session import Database
-from galley.db.tables import ApiRequest, UsageDaily, UsageHourly, new_id
+from galley.db.tables import ApiRequest, UsageDaily, UsageHourly, User, new_id
 
 THIS_SERVER, DEAD_SERVER = new_id(), new_id()
 
@@ -44,6 +45,11 @@ def finished(record: Record, **fields: Any) -> Record:
     for name, value in (known | fields).items():
         setattr(record, name, value)
     return record
+
+
+async def count_users(session: AsyncSession) -> int:
+    """How many users there are."""
+    return await session.scalar(select(func.count()).select_from(User)) or 0
 
 
 async def stored_requests(database: Database) -> Sequence[ApiRequest]:

@@ -18,9 +18,10 @@ from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from galley.cli.app import COMMANDS
+from galley.core.catalogue import ModelSettings
 from galley.core.errors import GalleyError
 from galley.core.issuers import IssuerSettings
-from galley.core.settings import CLIENT_VARIABLES, ModelSettings, Settings, secret_fields
+from galley.core.settings import CLIENT_VARIABLES, Settings, secret_fields
 from galley.main import create_app
 from tests.serving import LiveServer, make_settings
 

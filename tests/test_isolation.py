@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from galley.core.settings import EMBEDDED_MODELS
+from galley.core.catalogue import EMBEDDED_MODELS
 from tests.serving import LiveServer, make_settings, serving
 
 EMBED = {"model": "galley/embeddings", "input": "hello"}

@@ -68,6 +68,7 @@ FAMILIES = {
     "/v2/image_classify": "classify",
     "/v1/invoices": "usage",
     "/v1/keys": "keys",
+    "/v1/messages": "chat",
     "/v1/requests": "usage",
     "/v1/usage": "usage",
     "/usage": "usage",
@@ -180,6 +181,7 @@ async def test_no_guarded_route_says_anything_to_a_stranger(app: FastAPI) -> Non
         answers, 401
     )
     bodies = {
-        answer.json().get("detail") or answer.json()["error"]["code"] for answer in answers.values()
+        body.get("detail") or body["error"].get("code") or body["error"]["details"]["error_code"]
+        for body in (answer.json() for answer in answers.values())
     }
     assert bodies == {"Invalid API key", "invalid_api_key"}

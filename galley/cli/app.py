@@ -19,7 +19,7 @@ COMMANDS = {
     "models": "List, install, add and remove models.",
     "config": "Show the settings and where they come from.",
     "keys": "Create, list, renew and revoke API keys.",
-    "users": "List, add, change and disable users.",
+    "users": "List, add, change, top up and disable users.",
     "tiers": "List, show, set and delete tiers.",
     "usage": "Show what your requests came to, and what your limits leave you.",
     "prices": "Show and set prices.",

@@ -175,6 +175,19 @@ def chat_empty(client: Client) -> str:
     return refused(client, "POST", "/v1/chat/completions", body, 400)
 
 
+@check("POST /v1/messages", QUESTION)
+def messages(client: Client) -> str:
+    """In Anthropic's shape, the prompt has as many tokens as were counted beforehand."""
+    asked = {"model": "galley/chat", "messages": TURNS}
+    counted = json.loads(client.request("POST", "/v1/messages/count_tokens", asked))["input_tokens"]
+    reply = json.loads(client.request("POST", "/v1/messages", asked | {"max_tokens": 24}))
+    usage = reply["usage"]
+    expect(reply["stop_reason"] in {"end_turn", "max_tokens"}, f"{reply['stop_reason']}")
+    prompt = usage["input_tokens"] + usage["cache_read_input_tokens"]
+    expect(prompt == counted, f"{prompt} tokens in the prompt, {counted} counted")
+    return f"{reply['content'][0]['text']} ({prompt} + {usage['output_tokens']} tokens)"
+
+
 @check("POST /v1/completions", "FastAPI is")
 def completions(client: Client) -> str:
     """A text is continued."""

@@ -65,7 +65,7 @@ def in_words(error: APIError, profile: Profile) -> str:
 def _key_advice(profile: Profile) -> str:
     if profile.api_key and profile.kept_in:
         return (
-            f"It is the one kept in {profile.kept_in}. Make another with "
-            "`galley keys create --local`, and pass it with --key or GALLEY_API_KEY."
+            f"It is the one kept in {profile.kept_in}. Put another there with "
+            "`galley keys create --local`."
         )
     return "Pass a key with --key or GALLEY_API_KEY."

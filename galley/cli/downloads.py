@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 
 from galley.cli.console import fail, warn
-from galley.core.settings import ModelSettings
+from galley.core.catalogue import ModelSettings
 from galley.services.sources import SourceError, check_weights, fetch, fetch_all, find
 
 Wanted = Mapping[str, ModelSettings]

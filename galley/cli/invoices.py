@@ -60,7 +60,11 @@ def show(
         counts = (line[n] for n in ("requests", "prompt_tokens", "completion_tokens", "units"))
         names = (escape(line["model"] or "-"), line["endpoint"])
         table.add_row(*names, *(f"{n:,}" for n in counts), line["amount"])
-    table.add_row("total", "", "", "", "", "", invoice["total"], style="bold")
+    blank = [""] * 5
+    table.add_row("total", *blank, invoice["total"], style="bold")
+    if invoice["paid"] is not None:
+        table.add_row("paid from credit", *blank, invoice["paid_amount"])
+        table.add_row("due", *blank, invoice["due_amount"], style="bold")
     out.print(table)
 
 

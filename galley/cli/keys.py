@@ -14,6 +14,7 @@ from galley.cli.console import ExitCode, JsonOption, fail, make_table, out, prin
 from galley.cli.limits import LimitsOption, changed, shown
 from galley.cli.users import find_user, whole_list
 from galley.client import Client
+from galley.client.profile import Profile, load_profile, save_profile
 from galley.core.settings import Settings, SettingsError
 
 app = typer.Typer(
@@ -43,8 +44,8 @@ def create(
         bool,
         typer.Option(
             "--local",
-            help="Make an admin's key straight in the database on this machine: the way in for"
-            " who lost every key. The server may run or not.",
+            help="Make an admin's key straight in the database on this machine, and keep it for the"
+            " commands here: the way in for who lost every key. The server may run or not.",
         ),
     ] = False,
     data_dir: DataDirOption = None,
@@ -58,7 +59,9 @@ def create(
     if local:
         if scope or days or limit or user:
             fail("--local makes a full key of the admin: leave the rest out.", ExitCode.USAGE)
-        made = asyncio.run(_create_locally(read_settings(data_dir=data_dir), name))
+        settings = read_settings(data_dir=data_dir)
+        made = asyncio.run(_create_locally(settings, name))
+        _keep(settings, made["key"])
     else:
         body = {"name": name, "scopes": scope, "expires_in_days": days}
         body |= {"limits": changed({}, limit or [])}
@@ -137,6 +140,21 @@ def _show_once(made: dict[str, Any], as_json: bool) -> None:
 
 def _moment(written: str | None) -> str:
     return "" if written is None else written[:16].replace("T", " ")
+
+
+def _keep(settings: Settings, key: str) -> None:
+    """Let the commands on this machine use `key`, as the server does with its first one."""
+    from galley.cli.welcome import address, profile_of
+
+    path = profile_of(settings)
+    known = load_profile(path)
+    url = known.base_url if known else address(settings.host, settings.port)
+    try:
+        save_profile(path, Profile(url, key))
+    except OSError as error:
+        warn(f"{path} cannot be written ({error.strerror}): pass the key with --key.")
+    else:
+        warn(f"commands on this machine use it from now on; it is kept in {path}.")
 
 
 async def _create_locally(settings: Settings, name: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 import tomllib
 from typing import Any
 
-from galley.core.settings import ModelSettings
+from galley.core.catalogue import ModelSettings
 
 
 def table_of(name: str, model: ModelSettings) -> str:

@@ -1,5 +1,6 @@
 """`galley models`: which there are, and how to get more."""
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -14,13 +15,8 @@ from galley.cli.console import ExitCode, JsonOption, fail, make_table, out, prin
 from galley.cli.downloads import fetch_missing, fetch_one, is_here
 from galley.cli.model_file import table_of, with_model, without_model
 from galley.client import APIConnectionError, APIError, Client
-from galley.core.settings import (
-    EMBEDDED_MODELS,
-    Kind,
-    ModelSettings,
-    Settings,
-    check_model_name,
-)
+from galley.core.catalogue import EMBEDDED_MODELS, Kind, ModelSettings
+from galley.core.settings import Settings, check_model_name
 from galley.schemas.account import ModelReply
 from galley.services.presets import PRESETS
 
@@ -105,6 +101,12 @@ def add(
     settings.config.parent.mkdir(parents=True, exist_ok=True)
     settings.config.write_text(text)
     typer.echo(f"{name} is in {settings.config}. Restart the server to use it: galley serve")
+    if model.source.startswith("http") and not _has_price(name):
+        warn(
+            "it has no price yet, and calls are refused (price_unknown) until it has one. When the"
+            f" server runs: galley prices set {name} --prompt USD --completion USD, 0 where it is"
+            " free."
+        )
 
 
 @app.command()
@@ -137,6 +139,16 @@ def _ask_local_server(key: str | None) -> list[Row]:
     except (APIError, ValueError) as error:
         warn(f"the server was not asked ({error}); this is what the settings say.")
         return []
+
+
+def _has_price(name: str) -> bool:
+    """Whether the server on this machine knows what it costs; no, when it cannot be asked."""
+    try:
+        with Client() as client:
+            prices = json.loads(client.request("GET", "/v1/prices"))["data"]
+    except (APIError, ValueError):
+        return False
+    return any(price["model"] == name for price in prices)
 
 
 def _as_served(model: ModelReply) -> Row:

@@ -16,6 +16,7 @@ from galley.cli.configuration import DataDirOption, read_settings
 from galley.cli.console import ExitCode, fail, say
 from galley.cli.downloads import fetch_missing
 from galley.cli.welcome import Welcome
+from galley.core.heap import freeze_heap
 from galley.core.logging import configure_logging
 from galley.core.settings import Settings, SettingsError
 from galley.main import create_app
@@ -102,7 +103,8 @@ def _run(settings: Settings, listener: socket.socket) -> None:
         lifespan="off",  # entered below
         log_config=None,
         access_log=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.grace_period),
     )
@@ -117,6 +119,7 @@ async def _serve(
     tasks: list[asyncio.Task[None]] = []
 
     def started() -> None:
+        freeze_heap()
         runtime: Runtime = app.state.runtime
         welcome.show(runtime.first_key)
         tasks.append(asyncio.create_task(welcome.follow(runtime.models)))

@@ -91,7 +91,9 @@ def _show_limits(limits: list[dict[str, Any]]) -> None:
             f"${dollars(row[name])}" if is_money else f"{row[name]:,}"
             for name in ("remaining", "limit")
         )
-        name = f"{row['metric']} per {row['period']}" if row["period"] != "now" else "at a time"
-        table.add_row(f"{name}, {escape(whose)}", limit, left, f"{row['reset_s']:.0f} s")
+        named = {"now": "at a time", "ever": "prepaid credit"}
+        name = named.get(row["period"], f"{row['metric']} per {row['period']}")
+        again = "never" if row["reset_s"] is None else f"{row['reset_s']:.0f} s"
+        table.add_row(f"{name}, {escape(whose)}", limit, left, again)
     out.print()
     out.print(table)

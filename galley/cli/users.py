@@ -12,9 +12,10 @@ from galley.cli.connection import KeyOption, ServerOption, connected
 from galley.cli.console import ExitCode, JsonOption, fail, make_table, out, print_json
 from galley.cli.limits import LimitsOption, changed, shown
 from galley.client import Client
+from galley.core.money import dollars, micro_dollars
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="List, add, change and disable users."
+    add_completion=False, no_args_is_help=True, help="List, add, change, top up and disable users."
 )
 
 UserArgument = Annotated[str, typer.Argument(metavar="EMAIL", help="The user's address, or id.")]
@@ -34,12 +35,15 @@ def list_users(
     if as_json:
         print_json(users)
         return
-    table = make_table("email", "name", "tier", "admin", "status", "own limits", "id")
+    table = make_table(
+        "email", "name", "tier", "admin", "status", "own limits", "credit left", "id"
+    )
     for user in users:
         admin = "yes" if user["is_admin"] else ""
         cells = (user["email"], user["name"], user["tier"], admin, user["status"])
         style = "" if user["status"] == "active" else "dim"
-        table.add_row(*map(escape, cells), shown(user["limits"]), user["id"], style=style)
+        cells = (*map(escape, cells), shown(user["limits"]), _credit(user))
+        table.add_row(*cells, user["id"], style=style)
     out.print(table)
 
 
@@ -100,6 +104,46 @@ def update(
 
 
 @app.command()
+def passwd(
+    user: UserArgument,
+    server: ServerOption = None,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set a new password: asks for it, or reads it from a pipe. It ends every login of theirs."""
+    with connected(server, key) as client:
+        found = find_user(client, user)
+        body = {"password": _read_password()}
+        made = json.loads(client.request("PATCH", f"/v1/admin/users/{found['id']}", body))
+    _tell(made, "Set the password of", as_json)
+
+
+@app.command()
+def credit(
+    user: UserArgument,
+    amount: Annotated[str, typer.Argument(metavar="USD", help="Dollars, such as 10 or 2.50.")],
+    server: ServerOption = None,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add to what a user has paid ahead. From the first time on, they can spend no more than it.
+
+    galley users credit ada@example.org 10
+    """
+    try:
+        body = {"amount": micro_dollars(amount)}
+    except ValueError as error:
+        fail(f"{error}.", ExitCode.USAGE)
+    with connected(server, key) as client:
+        path = f"/v1/admin/users/{find_user(client, user)['id']}/credit"
+        made = json.loads(client.request("POST", path, body))
+    if as_json:
+        print_json(made)
+    else:
+        typer.echo(f"{made['email']} has ${dollars(made['credit_left'])} of credit left.")
+
+
+@app.command()
 def disable(
     user: UserArgument,
     server: ServerOption = None,
@@ -132,6 +176,10 @@ def whole_list(client: Client, path: str) -> list[dict[str, Any]]:
         page = json.loads(client.request("GET", f"{path}&after={rows[-1]['id']}"))
         rows += page["data"]
     return rows
+
+
+def _credit(user: dict[str, Any]) -> str:
+    return "" if user["credit_left"] is None else f"${dollars(user['credit_left'])}"
 
 
 def _read_password() -> str:

@@ -14,8 +14,9 @@ from rich.text import Text
 from galley import __version__
 from galley.cli.console import out, warn
 from galley.client.profile import Profile, load_profile, save_profile
+from galley.core.catalogue import EMBEDDED_MODELS
 from galley.core.errors import AuthenticationError
-from galley.core.settings import EMBEDDED_MODELS, Settings
+from galley.core.settings import Settings
 from galley.services.accounts import Accounts
 from galley.services.models import Model, Models
 
@@ -35,8 +36,8 @@ class Welcome:
 
     def __init__(self, settings: Settings, port: int) -> None:
         self._settings = settings
-        self._url = f"http://{_reachable(settings.host)}:{port}"
-        self._profile = settings.data_dir / "client.toml"
+        self._url = address(settings.host, port)
+        self._profile = profile_of(settings)
         self._key_opens = True
 
     async def try_key(self, accounts: Accounts) -> None:
@@ -63,10 +64,7 @@ class Welcome:
             self._row("API key", f"{first_key}   (shown once; also kept in {self._profile})")
         elif not self._key_opens:
             self._row("API key", f"kept in {self._profile}, but it no longer opens")
-            warn(
-                f"commands on this machine need a new key: {_program()} keys create --local; "
-                "pass it with --key or GALLEY_API_KEY."
-            )
+            warn(f"commands on this machine need a new key: {_program()} keys create --local")
         elif self._profile.exists():
             self._row(
                 "API key", f"kept in {self._profile}; another: {_program()} keys create --local"
@@ -123,6 +121,16 @@ class Welcome:
 
     def _row(self, name: str, value: str) -> None:
         out.print(Text.assemble("  ", (f"{name:<9}", "cyan"), value), soft_wrap=True)
+
+
+def profile_of(settings: Settings) -> Path:
+    """Where the server leaves the way in for clients on its machine."""
+    return settings.data_dir / "client.toml"
+
+
+def address(host: str, port: int) -> str:
+    """The URL of a server that listens there, as seen from its machine."""
+    return f"http://{_reachable(host)}:{port}"
 
 
 def _line(text: str, style: str = "") -> None:

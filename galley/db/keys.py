@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.core.security import hash_key
 from galley.db.cursors import Page, fetch_page
-from galley.db.tables import ApiKey, Tier, UsageHourly, User, parse_id, utc_now
+from galley.db.tables import ApiKey, Tier, UsageHourly, User, parse_id
 
 
 async def create_key(
@@ -85,21 +85,6 @@ async def find_holder(
     )
     found = (await session.execute(query)).one_or_none()
     return (found[0], found[1], found[2]) if found else None
-
-
-async def revoke_key(
-    session: AsyncSession, *, user_id: str, key_id: str, now: datetime | None = None
-) -> bool:
-    """Revoke a key of `user_id`; False when that user has no such key that still opens."""
-    statement = (
-        update(ApiKey)
-        .where(
-            ApiKey.id == parse_id(key_id), ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None)
-        )
-        .values(revoked_at=now or utc_now())
-        .returning(ApiKey.id)
-    )
-    return await session.scalar(statement) is not None
 
 
 def _open(now: datetime) -> tuple[ColumnElement[bool], ...]:

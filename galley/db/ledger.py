@@ -183,11 +183,13 @@ class Ledger:
 
     def _keep(self, batch: Batch, error: Exception | None) -> None:
         """Forget what is written or never will be; see to it that the rest is tried again."""
+        if not self._kept:
+            return
         if error is None or isinstance(error, RefusedRowError):
             for request_id, row in batch.rows.items():
                 if self._kept.get(request_id) is row:
                     del self._kept[request_id]
-        elif self._kept and self._again is None and not self._closed:
+        elif self._again is None and not self._closed:
             self._again = self._loop.call_later(
                 AGAIN_AFTER_S, self._try_again, context=self._context
             )

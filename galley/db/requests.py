@@ -1,13 +1,17 @@
 """Queries on `api_requests`; the ledger writes it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galley.db.cursors import Page, fetch_page
+from galley.db.cursors import Page, fetch_page, read_cursor
 from galley.db.tables import OPEN, ApiRequest, State, parse_id
+
+SEARCHED = 5_000
+"""Requests that a page looks through for those that are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,36 +44,56 @@ async def recent_requests(
 ) -> Page[ApiRequest]:
     """Requests of `user_id`, the latest first.
 
+    Of those that are wanted there may be few among many: no page looks through more than
+    `SEARCHED` requests, so it may be short, or empty, and still have more after it.
+
     Args:
         wanted: leave out others; `model` is the one that answered.
-        after: only those older than this request: the last one of the page before.
+        after: only those older than this request: where the page before says to go on.
     Raises:
         BadRequestError: `after` is not an id.
     """
-    wanted = wanted or Wanted()
-    query = select(ApiRequest).where(ApiRequest.user_id == user_id)
-    if wanted.state is not None:
-        query = query.where(ApiRequest.state == wanted.state)
-    if wanted.model is not None:
-        query = query.where(ApiRequest.served_model == wanted.model)
-    if wanted.endpoint is not None:
-        query = query.where(ApiRequest.endpoint == wanted.endpoint)
-    if wanted.key_id is not None:
-        query = query.where(ApiRequest.key_id == parse_id(wanted.key_id))
-    return await fetch_page(
+    query, oldest = select(ApiRequest).where(ApiRequest.user_id == user_id), None
+    if filters := _filters(wanted or Wanted()):
+        query = query.where(*filters)
+        oldest = await _oldest_searched(session, user_id, after)
+    if oldest is not None:
+        query = query.where(ApiRequest.request_id >= oldest)
+    page = await fetch_page(
         session, query, ApiRequest.request_id, after=after, limit=limit, latest_first=True
     )
+    return page if oldest is None or page.has_more else Page(page.rows, has_more=True, after=oldest)
 
 
-async def interrupt_open(session: AsyncSession, *, instance_id: str) -> int:
-    """Mark what other instances left open as interrupted.
+def _filters(wanted: Wanted) -> list[ColumnElement[bool]]:
+    key_id = wanted.key_id and parse_id(wanted.key_id)
+    asked = (
+        (wanted.state, ApiRequest.state == wanted.state),
+        (wanted.model, ApiRequest.served_model == wanted.model),
+        (wanted.endpoint, ApiRequest.endpoint == wanted.endpoint),
+        (wanted.key_id, ApiRequest.key_id == key_id),
+    )
+    return [condition for value, condition in asked if value is not None]
+
+
+async def _oldest_searched(session: AsyncSession, user_id: str, after: str | None) -> str | None:
+    """The last request that a page looks at; None when it looks at all that are left."""
+    query = select(ApiRequest.request_id).where(ApiRequest.user_id == user_id)
+    if (known := read_cursor(after)) is not None:
+        query = query.where(ApiRequest.request_id < known)
+    query = query.order_by(ApiRequest.request_id.desc()).offset(SEARCHED - 1).limit(1)
+    return await session.scalar(query)
+
+
+async def interrupt_open(session: AsyncSession, *, but: Sequence[str]) -> int:
+    """Mark open requests as interrupted, but for those of the instances that live.
 
     Returns:
         How many there were.
     """
     statement = (
         update(ApiRequest)
-        .where(OPEN, ApiRequest.instance_id != instance_id)
+        .where(OPEN, ApiRequest.instance_id.not_in(but))
         .values(state="interrupted")
         .returning(ApiRequest.request_id)
     )

@@ -1,7 +1,7 @@
 """What the ledger says of limits: how much was used since then, and what requests came to."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from galley.core.limits import Counter, Metric
 from galley.db.record import Record
 from galley.db.requests import first_id
-from galley.db.tables import ApiRequest, UsageHourly
+from galley.db.tables import ApiRequest, UsageDaily, UsageHourly
 
 # A refused request uses nothing up.
 _USED = ("completed", "failed", "cancelled")
@@ -23,9 +23,14 @@ _ENDPOINTS = {"images": "classify", "texts": "embeddings"}
 
 
 async def spent(session: AsyncSession, counter: Counter, since: datetime) -> int:
-    """How far `counter` has come since a full hour; `concurrency` is never looked up."""
+    """How far `counter` has come since a full hour; `concurrency` is never looked up.
+
+    Of what counts for ever, there is the money of a user alone.
+    """
     user, _, part = counter.subject.removeprefix("user:").partition("/")
     kind, _, name = part.partition(":")
+    if counter.period == "ever":
+        return (await costs(session, [user]))[user]
     if counter.metric == "requests":
         return await _requests(session, user, kind, name, since)
     query = select(func.coalesce(func.sum(_SUMS[counter.metric]), 0)).where(
@@ -37,6 +42,21 @@ async def spent(session: AsyncSession, counter: Counter, since: datetime) -> int
         column = UsageHourly.key_id if kind == "key" else UsageHourly.served_model
         query = query.where(column == name)
     return int(await session.scalar(query) or 0)
+
+
+async def costs(
+    session: AsyncSession, user_ids: Sequence[str], *, before: date | None = None
+) -> dict[str, int]:
+    """What each of `user_ids` has spent, ever or before a day, in micro-dollars."""
+    query = (
+        select(UsageDaily.user_id, func.sum(UsageDaily.cost))
+        .where(UsageDaily.user_id.in_(user_ids))
+        .group_by(UsageDaily.user_id)
+    )
+    if before is not None:
+        query = query.where(UsageDaily.day < before)
+    found = (await session.execute(query)).all()
+    return dict.fromkeys(user_ids, 0) | {row[0]: int(row[1]) for row in found}
 
 
 async def outcomes(

@@ -122,7 +122,9 @@ class Tier(Base):
 class User(Base):
     """Who owns keys and requests. `limits` holds what differs from the tier's.
 
-    Tokens issued before `tokens_from` open nothing any more.
+    Tokens issued before `tokens_from` open nothing any more. `credit` is what they may spend in
+    all, ever, in micro-dollars; who has none is billed afterwards, and so is what they had spent
+    before they first had some (`spent_before_credit`).
     """
 
     __tablename__ = "users"
@@ -135,6 +137,8 @@ class User(Base):
     status: Mapped[UserStatus] = mapped_column(String, default="active")
     password_hash: Mapped[str | None]
     limits: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    credit: Mapped[int | None] = mapped_column(BigInteger)
+    spent_before_credit: Mapped[int] = mapped_column(BigInteger, default=0)
     tokens_from: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
@@ -294,6 +298,15 @@ class UsageDaily(Base):
     units: Mapped[int] = mapped_column(BigInteger)
     cost: Mapped[int] = mapped_column(BigInteger)
     response_time_ms: Mapped[float]
+
+
+class Instance(Base):
+    """A server that runs, and when it last said so. SQLite serves one alone, so there are none."""
+
+    __tablename__ = "instances"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Retention(Base):

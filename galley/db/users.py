@@ -23,11 +23,6 @@ async def create_user(
     return user
 
 
-async def count_users(session: AsyncSession) -> int:
-    """How many users there are."""
-    return await session.scalar(select(func.count()).select_from(User)) or 0
-
-
 async def first_admin(session: AsyncSession) -> User | None:
     """The admin who has been here longest; a disabled one only where there is no other."""
     query = select(User).where(User.is_admin).order_by(User.status, User.created_at, User.id)

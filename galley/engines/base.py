@@ -52,6 +52,15 @@ class ChatEngine(Engine, Protocol):
         """
         ...
 
+    async def count(self, request: ChatRequest) -> int:
+        """Count the tokens of its prompt, template and tools included.
+
+        Raises:
+            BadRequestError: what `check` says, or the model cannot count.
+            OverloadedError: as `stream`.
+        """
+        ...
+
     def stream(
         self, request: ChatRequest | CompletionRequest, *, choice: int = 0, cache_salt: str = ""
     ) -> AsyncGenerator[Delta]:

@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import structlog
 
+from galley.core.catalogue import ModelSettings
 from galley.core.errors import BadRequestError, OverloadedError
-from galley.core.settings import ModelSettings
 from galley.engines import tool_prompt
 from galley.engines.bounds import most_prompt_tokens
 from galley.engines.llama_child import LlamaChild
@@ -115,21 +115,27 @@ class LlamaEngine:
         size = max(bounds)
         if size < self.context:  # it fits without counting
             return sum(bounds)
-        least = size // MOST_BYTES_PER_TOKEN
-        if least >= self.context:
-            tokens = least
-        else:
-            async with self._counting:
-                tokens = await self._count(request)
+        tokens = await self.count(request)
         if tokens >= self.context:
-            at_least = "at least " if tokens == least else ""
-            raise BadRequestError(
-                f"This model's context is {self.context} tokens, and the prompt alone has "
-                f"{at_least}{tokens}. Shorten it.",
-                code="context_length_exceeded",
-                param="messages" if isinstance(request, ChatRequest) else "prompt",
-            )
+            raise self._too_long(request, str(tokens))
         return sum(min(bound, self.context) for bound in bounds)
+
+    async def count(self, request: ChatRequest | CompletionRequest) -> int:
+        if isinstance(request, ChatRequest):
+            _refuse_images(request)
+        least = max(most_prompt_tokens(request)) // MOST_BYTES_PER_TOKEN
+        if least >= self.context:
+            raise self._too_long(request, f"at least {least}")
+        async with self._counting:
+            return await self._count(request)
+
+    def _too_long(self, request: ChatRequest | CompletionRequest, tokens: str) -> BadRequestError:
+        return BadRequestError(
+            f"This model's context is {self.context} tokens, and the prompt alone has {tokens}."
+            " Shorten it.",
+            code="context_length_exceeded",
+            param="messages" if isinstance(request, ChatRequest) else "prompt",
+        )
 
     async def stream(
         self, request: ChatRequest | CompletionRequest, *, choice: int = 0, cache_salt: str = ""
@@ -140,6 +146,8 @@ class LlamaEngine:
             path, body = "/v1/chat/completions", self._chat_body(child, request, choice)
             tools = [] if child.has_tools else tool_prompt.offered(request)
             others, most = "top_logprobs", request.top_logprobs or 0
+            if request.stops:  # only so does it tell which of them it met
+                body["verbose"] = True
         else:
             path, body = "/v1/completions", completion_body(request, choice)
             others, most = "logprobs", request.logprobs or 0

@@ -18,6 +18,8 @@ def deltas(event: dict[str, Any], choice: int) -> list[Delta]:
     """
     usage = _usage(event.get("usage")) or _progress(event.get("prompt_progress"))
     found = [_delta(_a(dict, part), choice) for part in _a(list, event.get("choices"))]
+    if found and (details := event.get("__verbose")):  # llama.cpp's, where it was asked for them
+        found[-1].stop_sequence = _a(str, _a(dict, details).get("stopping_word")) or None
     if usage is not None:
         if not found:
             return [Delta(index=choice, usage=usage)]
@@ -40,7 +42,14 @@ def _delta(part: dict[str, Any], choice: int) -> Delta:
         tool_calls=calls,
         logprobs=tokens,
         finish_reason=_FINISH_REASONS.get(reason, "stop") if reason else None,
+        stop_sequence=_stop_sequence(part) if reason else None,
     )
+
+
+def _stop_sequence(part: dict[str, Any]) -> str | None:
+    """Read which stop sequence ended it: vLLM's word for it; a number there is a token."""
+    found = part.get("stop_reason")
+    return found if isinstance(found, str) else None
 
 
 def _call(call: dict[str, Any]) -> ToolCall:

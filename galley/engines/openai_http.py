@@ -4,7 +4,7 @@ Closing a stream closes its connection, which is how the other side learns to st
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,16 @@ class OpenAIHttpEngine:
 
     async def check(self, request: ChatRequest | CompletionRequest) -> int:
         return sum(most_prompt_tokens(request))  # the other side knows its own limits
+
+    async def count(self, request: ChatRequest) -> int:
+        body = chat_body(request, 0) | {"model": self._model}
+        with suppress(EngineError, ValueError, KeyError, TypeError):
+            # llama.cpp's server counts; there is no common way to ask the others.
+            return int((await self.ask("/chat/completions/input_tokens", body))["input_tokens"])
+        raise BadRequestError(
+            "This model is on another server, which does not count tokens.",
+            code="counting_unsupported",
+        )
 
     async def stream(
         self, request: ChatRequest | CompletionRequest, *, choice: int = 0, cache_salt: str = ""
@@ -173,6 +183,8 @@ def chat_body(request: ChatRequest, choice: int) -> dict[str, Any]:
     """Write a chat request for one answer, streamed, with its usage."""
     body = _body(request, choice)
     body["messages"] = [_message_body(message) for message in request.messages]
+    if request.top_k is not None:
+        body["top_k"] = request.top_k
     if request.logprobs:
         body["logprobs"], body["top_logprobs"] = True, request.top_logprobs or 0
     if request.response_format is not None:

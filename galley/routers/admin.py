@@ -12,6 +12,7 @@ from galley.routers.openapi import refusals
 from galley.schemas.admin import (
     TIER_NAME,
     AuditList,
+    CreditAdd,
     TierList,
     TierReply,
     TierUpdate,
@@ -84,8 +85,23 @@ async def update_user(
         ),
     ],
 ) -> UserReply:
-    """Change what a user is called, their tier, status and limits, or whether they are an admin."""
+    """Change a user's name, tier, status, limits or password, or whether they are an admin."""
     return await runtime.people.update(caller, user_id, request)
+
+
+@router.post(
+    "/users/{user_id}/credit", summary="Top up a user", responses=refusals(native, 400, 404, 413)
+)
+async def add_credit(
+    caller: UsersAdmin,
+    runtime: RuntimeDep,
+    user_id: str,
+    request: Annotated[
+        CreditAdd, Body(openapi_examples={"ten dollars": {"value": {"amount": 10_000_000}}})
+    ],
+) -> UserReply:
+    """Add to what a user has paid ahead; from the first time on, they can spend no more than it."""
+    return await runtime.people.top_up(caller, user_id, request.amount)
 
 
 @router.delete("/users/{user_id}", summary="Disable a user", responses=refusals(native, 404, 409))

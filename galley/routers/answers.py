@@ -23,10 +23,10 @@ async def send_json(send: Send, body: bytes, *, status: int = 200, headers: Head
 
 
 async def send_error(
-    send: Send, error: GalleyError, dialect: Dialect, headers: Headers = ()
+    send: Send, error: GalleyError, dialect: Dialect, request_id: str, headers: Headers = ()
 ) -> None:
     """Send `error` as a whole answer."""
-    body = orjson.dumps(dialect.error_body(error))
+    body = orjson.dumps(dialect.error_body(error, request_id))
     await send_json(send, body, status=error.status, headers=[*error_headers(error), *headers])
 
 

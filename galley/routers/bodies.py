@@ -97,7 +97,7 @@ class BodyRoute(APIRoute):
             with room.hold() as take:  # alone: these bodies are small
                 body = await read_body(request.scope, request.receive, limit, take)
             if body:
-                check(body, dialect_of(request.url.path))
+                check(body, dialect_of(request.url.path, request.scope["headers"]))
             return await answer(Request(request.scope, _once(body, request.receive)))
 
         return read_first

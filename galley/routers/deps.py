@@ -37,7 +37,8 @@ def credentials(scope: Scope) -> str:
     if token := token_of(scope, ACCESS):
         return token
     raise AuthenticationError(
-        "No API key. Send it as `Authorization: Bearer <key>`.", code="missing_api_key"
+        "No API key. Send it as `Authorization: Bearer <key>` or `x-api-key: <key>`.",
+        code="missing_api_key",
     )
 
 

@@ -9,14 +9,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from galley.core.caller import Caller
 from galley.core.errors import CancelledError, GalleyError
-from galley.dialects.base import Dialect
-from galley.dialects.openai import event
+from galley.dialects.base import Dialect, Headers
 from galley.routers.answers import send_error, send_json
 from galley.routers.bodies import BodyRoom, read_body
 from galley.routers.deps import credentials, permit
@@ -25,7 +25,7 @@ from galley.routers.parsing import parse, refuse_form
 from galley.runtime import Runtime
 from galley.schemas.base import Request
 from galley.schemas.delta import Delta, Usage
-from galley.services.metering import Arrival, Charge
+from galley.services.charge import Arrival, Charge
 
 R = TypeVar("R", bound=Request)
 
@@ -102,7 +102,7 @@ class Call:
     async def answer(self, body: bytes) -> None:
         """Settle, then send a whole answer."""
         await self._settle()
-        await send_json(self._send, body, headers=[self._timing(), *self.charge.headers])
+        await send_json(self._send, body, headers=[self._timing(), *self._limits()])
 
     async def stream(self, deltas: AsyncGenerator[Delta], frames: Callable[[str], Frames]) -> None:
         """Send `deltas` as they come, settle, then send the end of the stream.
@@ -131,13 +131,13 @@ class Call:
     async def _settle(self) -> None:
         """Book what is done; from here on neither the clock nor a hang-up undoes it."""
         self._stop_listening()
-        await self.charge.settle()
+        await self.runtime.meter.settle(self.charge)
 
     async def send(self, data: bytes, *, more: bool = True) -> None:
         """Send a part of a stream, after its headers."""
         if not self.streaming:
             self.streaming = True
-            headers = [*_STREAM_HEADERS, self._timing(), *self.charge.headers]
+            headers = [*_STREAM_HEADERS, self._timing(), *self._limits()]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
@@ -146,9 +146,14 @@ class Call:
         if isinstance(error, CancelledError):
             return  # nobody is there
         if self.streaming:
-            await self.send(event(self.dialect.error_body(error)), more=False)
+            told = self.dialect.error_event(error, self.arrival.request_id)
+            await self.send(told, more=False)
         else:
-            await send_error(self._send, error, self.dialect, self.charge.headers)
+            request_id, headers = self.arrival.request_id, self._limits()
+            await send_error(self._send, error, self.dialect, request_id, headers)
+
+    def _limits(self) -> Headers:
+        return self.dialect.limit_headers(self.charge.headers, datetime.now(UTC))
 
     def _timing(self) -> tuple[bytes, bytes]:
         return (b"server-timing", b"app;dur=%.1f" % self.arrival.elapsed_ms())
@@ -233,7 +238,7 @@ class FrontDoor:
             if call is not None:
                 await call.refuse(error)
             else:
-                await send_error(send, error, endpoint.dialect)
+                await send_error(send, error, endpoint.dialect, scope["arrival"].request_id)
 
     async def _caller(self, runtime: Runtime, scope: Scope) -> Caller:
         key = credentials(scope)

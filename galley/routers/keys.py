@@ -40,7 +40,7 @@ async def list_keys(
 
 @router.post("", summary="Make a key", responses=refusals(native, 400, 409, 413))
 async def create_key(caller: KeysCaller, runtime: RuntimeDep, request: NewKey) -> NewKeyReply:
-    """Make a key, with no scope that you lack. It is shown in this answer and never again."""
+    """Make a key that may do no more than the one you came with. It is shown this once."""
     return await runtime.keys.create(caller, caller.user_id, request)
 
 

@@ -10,7 +10,7 @@ from galley.core.errors import GalleyError, InternalError, OverloadedError
 from galley.db.session import is_unavailable
 from galley.dialects.base import dialect_of
 from galley.routers.answers import send_error
-from galley.services.metering import Arrival
+from galley.services.charge import Arrival
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,8 @@ class RequestMiddleware:
             error = _in_words(failure, arrival.request_id, scope["path"])
             if status:
                 raise  # the answer has begun: the connection has to break
-            await send_error(send_with_ids, error, dialect_of(scope["path"]))
+            dialect = dialect_of(scope["path"], scope["headers"])
+            await send_error(send_with_ids, error, dialect, arrival.request_id)
         finally:
             if not quiet:
                 log.info(

@@ -12,11 +12,11 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from galley.core.errors import InternalError
-from galley.dialects import native, openai
+from galley.dialects import anthropic, native
 from galley.dialects.base import Dialect, dialect_of
 from galley.routers.deps import bearer
 from galley.routers.front_door import Endpoint
-from galley.schemas.errors import DetailReply, ErrorReply
+from galley.schemas.errors import AnthropicErrorReply, DetailReply, ErrorReply
 
 _ASSETS = Path(fastapi_offline.__file__).parent / "static"
 _STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
@@ -32,6 +32,8 @@ DESCRIPTION = (
 )
 TAGS = {
     "chat": "Conversations: OpenAI's shape, and a simple one.",
+    "messages": "Conversations in Anthropic's shape.",
+    "count_tokens": "How long such a conversation is.",
     "completions": "Text that goes on from a prompt, in OpenAI's older shape.",
     "embeddings": "Texts as vectors, in OpenAI's shape.",
     "classify": "What is in a picture.",
@@ -58,9 +60,19 @@ _REASONS = {
 }
 
 
-def refusals(dialect: Dialect, *statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe answers that say no, for `responses=` of a route."""
-    shape = ErrorReply if dialect is openai else DetailReply
+def refusals(
+    dialect: Dialect, *statuses: int, or_anthropic: bool = False
+) -> dict[int | str, dict[str, Any]]:
+    """Describe answers that say no, for `responses=` of a route.
+
+    Args:
+        or_anthropic: some callers speak Anthropic's dialect there.
+    """
+    shape: Any = DetailReply
+    if dialect is not native:
+        shape = AnthropicErrorReply if dialect is anthropic else ErrorReply
+    if or_anthropic:
+        shape = shape | AnthropicErrorReply
     return {status: {"description": _REASONS[status], "model": shape} for status in statuses}
 
 
@@ -125,14 +137,15 @@ def operation_id(route: APIRoute) -> str:
 def correct_document(app: FastAPI) -> None:
     """Word the document as the server words its answers.
 
-    OpenAI's dialect says 400 where FastAPI says 422, and no dialect has FastAPI's shape for it.
+    OpenAI's and Anthropic's dialects say 400 where FastAPI says 422, and no dialect has
+    FastAPI's shape for it.
     """
     made = app.openapi
 
     def openapi_document() -> dict[str, Any]:
         document = made()
         for path, operations in document["paths"].items():
-            if dialect_of(path) is openai:
+            if dialect_of(path) is not native:
                 for operation in operations.values():
                     operation["responses"].pop("422", None)
         schemas = document["components"]["schemas"]

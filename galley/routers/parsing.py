@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from galley.core.errors import BadRequestError, UnprocessableError
-from galley.dialects import native
+from galley.dialects import anthropic, native
 from galley.dialects.base import Dialect
 from galley.schemas.base import Request
 
@@ -35,7 +35,7 @@ async def parse(shape: type[R], body: bytes, dialect: Dialect, heavy: Executor) 
     """Validate `body`; a large one on `heavy`'s thread, so that one at a time holds the parser.
 
     Raises:
-        BadRequestError: it does not fit (OpenAI's routes); `param` names the field.
+        BadRequestError: it does not fit (OpenAI's and Anthropic's routes); `param` names the field.
         UnprocessableError: it does not fit (native routes).
     """
     if len(body) > BIG:
@@ -130,14 +130,27 @@ def refuse(
         raise UnprocessableError("The request does not fit its schema.", details=listed)
     # Of a union, one member is of the right type, and what it says is what is wrong.
     first = next((d for d in details if not _is_of_another_type(d)), details[0])
+    if not within:
+        first["loc"] = first["loc"][1:]  # the part of the request: here each has one
     param = _param_of(first)
-    words = _OPENAI_WORDS.get(first["type"], "Invalid value for '{param}': {msg}.")
-    if not param and first["type"] != "json_invalid":
-        words = "{msg}."
     msg = first["msg"].removeprefix("Value error, ").removeprefix("Invalid JSON: ").rstrip(".")
+    worded = _for_anthropic if dialect is anthropic else _for_openai
     raise BadRequestError(
-        words.format(param=param, msg=msg), code="invalid_request", param=param or None
+        worded(first["type"], param, msg), code="invalid_request", param=param or None
     )
+
+
+def _for_openai(kind: str, param: str, msg: str) -> str:
+    words = _OPENAI_WORDS.get(kind, "Invalid value for '{param}': {msg}.")
+    if not param and kind != "json_invalid":
+        words = "{msg}."
+    return words.format(param=param, msg=msg)
+
+
+def _for_anthropic(kind: str, param: str, msg: str) -> str:
+    if kind == "json_invalid":
+        return f"The body is not valid JSON: {msg}"
+    return f"{param.replace('[', '.').replace(']', '')}: {msg}" if param else msg
 
 
 def refuse_form(dialect: Dialect) -> NoReturn:

@@ -26,6 +26,27 @@ class ModelList(Reply):
     data: list[ModelReply]
 
 
+class AnthropicModel(Reply):
+    """Source: Anthropic API reference, ModelInfo."""
+
+    type: Literal["model"] = "model"
+    id: str
+    display_name: str
+    created_at: str = Field(
+        default="1970-01-01T00:00:00Z", description="The epoch: nobody says when it was made."
+    )
+    lifecycle: Literal["active"] = "active"
+
+
+class AnthropicModelList(Reply):
+    """Source: Anthropic API reference, List Models."""
+
+    data: list[AnthropicModel]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
 class Health(Reply):
     """`ok` when every part is; `parts` says which one is not."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from galley.core.limits import Limits
+from galley.core.limits import MOST, Limits
 from galley.schemas.base import Reply, Request
 from galley.schemas.keys import PLAIN, Change, Name
 
@@ -16,6 +16,7 @@ Email = Annotated[
     str, Field(max_length=254, pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$")
 ]
 ModelId = Annotated[str, Field(min_length=1, max_length=256, pattern=PLAIN)]
+Password = Annotated[str, Field(min_length=12, max_length=256)]
 UserScope = Literal["chat", "embeddings", "classify", "usage", "keys"]
 
 
@@ -23,10 +24,10 @@ class UserCreate(Request):
     email: Email
     name: Name
     tier: TierName = "free"
-    password: str | None = Field(
-        default=None, min_length=12, max_length=256,
+    password: Password | None = Field(
+        default=None,
         description="For `POST /v1/auth/token`; null: the user comes with keys alone.",
-    )  # fmt: skip
+    )
     limits: Limits = Field(default=Limits(), description="What differs from the tier's.")
     is_admin: bool = False
 
@@ -37,8 +38,17 @@ class UserUpdate(Change):
     name: Name | None = None
     tier: TierName | None = None
     status: Literal["active", "disabled"] | None = None
+    password: Password | None = Field(
+        default=None, description="A new one; it ends every login of theirs."
+    )
     limits: Limits | None = None
     is_admin: bool | None = None
+
+
+class CreditAdd(Request):
+    """What a user has paid ahead."""
+
+    amount: int = Field(ge=1, le=MOST, description="In micro-dollars.")
 
 
 class UserReply(Reply):
@@ -51,6 +61,13 @@ class UserReply(Reply):
     is_admin: bool
     has_password: bool
     limits: dict[str, int | None] = Field(description="What differs from the tier's.")
+    credit: int | None = Field(
+        description="What they may spend in all, ever, in micro-dollars; null: they are billed"
+        " afterwards."
+    )
+    credit_left: int | None = Field(
+        description="The same, less what they have spent; requests that run are not in it."
+    )
     created_at: datetime
 
 

@@ -14,7 +14,8 @@ from galley.schemas.json_schema import JsonSchema
 MAX_TOKENS = 1_048_576
 SIMPLE_MAX_TOKENS = 512
 
-Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
+Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[a-zA-Z0-9_-]+$")]
+"""Anthropic's may have 128 characters, OpenAI's 64."""
 ModelName = Annotated[
     str, Field(min_length=1, max_length=256, examples=["galley/chat"], description="Model name.")
 ]
@@ -204,6 +205,9 @@ class ChatRequest(Request):
     )
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
+    top_k: int | None = Field(
+        default=None, ge=0, le=MAX_TOKENS, description="Not OpenAI's own; for servers that know it."
+    )
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     logit_bias: LogitBias | None = None

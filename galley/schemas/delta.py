@@ -34,6 +34,7 @@ class Delta:
         reasoning: what a thinking model says to itself first.
         tokens: how many tokens this piece stands for; a hang-up is billed by their sum.
         logprobs: OpenAI's `logprobs.content` entries (chat) or the same for a completion.
+        stop_sequence: which of the stop sequences ended it, from engines that tell.
         usage: the whole choice's count; comes with or after `finish_reason`.
     """
 
@@ -44,6 +45,7 @@ class Delta:
     tool_calls: list[ToolCall] = field(default_factory=list[ToolCall])
     logprobs: list[dict[str, Any]] | None = None
     finish_reason: FinishReason | None = None
+    stop_sequence: str | None = None
     usage: Usage | None = None
 
 
@@ -56,3 +58,4 @@ class Answer:
     tool_calls: list[ToolCall] = field(default_factory=list[ToolCall])
     logprobs: list[dict[str, Any]] | None = None
     finish_reason: FinishReason = "stop"
+    stop_sequence: str | None = None

@@ -1,5 +1,7 @@
 """What a refusal looks like, in the words of each dialect."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from galley.schemas.base import Reply
@@ -16,6 +18,24 @@ class ErrorReply(Reply):
     """Source: OpenAI API specification, ErrorResponse."""
 
     error: ErrorDetail
+
+
+class AnthropicErrorDetails(Reply):
+    error_code: str | None = Field(description="Stable and machine-readable.")
+
+
+class AnthropicErrorDetail(Reply):
+    type: str
+    message: str
+    details: AnthropicErrorDetails
+
+
+class AnthropicErrorReply(Reply):
+    """Source: Anthropic API reference, Errors."""
+
+    type: Literal["error"] = "error"
+    error: AnthropicErrorDetail
+    request_id: str
 
 
 class Fault(Reply):

@@ -102,6 +102,12 @@ class InvoiceReply(Reply):
     lines: list[InvoiceLine]
     cost: int = Field(description="In micro-dollars.")
     total: str = Field(description="The same in dollars.")
+    paid: int | None = Field(
+        description="What of it was paid from credit; null for who has none, and is billed."
+    )
+    paid_amount: str | None = Field(description="The same in dollars.")
+    due: int = Field(description="What is left to pay, in micro-dollars.")
+    due_amount: str = Field(description="The same in dollars.")
 
 
 class InvoiceMonth(Reply):

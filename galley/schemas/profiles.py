@@ -17,4 +17,7 @@ class MeReply(Reply):
     scopes: list[str] = Field(description="With this key: what it leaves out is not here.")
     models: list[str] | None = Field(description="Null is all.")
     limits: list[LimitLeft]
+    credit_left: int | None = Field(
+        description="Prepaid and not spent, in micro-dollars; null for who is billed afterwards."
+    )
     key: KeyReply | None = Field(description="Null for who came with a password.")

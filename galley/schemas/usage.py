@@ -47,10 +47,14 @@ class LimitLeft(Reply):
     subject: Literal["user", "key", "model"] = Field(description="What it counts for.")
     model: str | None = Field(description="Which model, where it counts for one.")
     metric: str = Field(description="requests, tokens, images, texts, cost or concurrency.")
-    period: str = Field(description="minute, day or month; now: at the same time.")
+    period: str = Field(
+        description="minute, day or month; now: at the same time; ever: prepaid credit."
+    )
     limit: int
     remaining: int
-    reset_s: float = Field(description="Seconds until all of it is free again.")
+    reset_s: float | None = Field(
+        description="Seconds until all of it is free again; null where it never is."
+    )
 
 
 class UsageSummary(UsageReport):
@@ -88,4 +92,5 @@ class RequestReply(Reply):
 class RequestList(Reply):
     object: Literal["list"] = "list"
     data: list[RequestReply]
-    has_more: bool
+    has_more: bool = Field(description="There may be more, also after a page that is empty.")
+    next_after: str | None = Field(description="`after` of the next page; null after the last.")

@@ -8,11 +8,11 @@ from datetime import datetime
 from pydantic import SecretStr
 
 from galley.core.caller import ADMIN_SCOPES, NO_KEY, Caller
-from galley.core.errors import AuthenticationError, NotFoundError
-from galley.core.limits import Limits
+from galley.core.errors import AuthenticationError
+from galley.core.limits import Counter, Limits, Rule
 from galley.core.security import hash_key, is_well_formed, make_key
 from galley.core.settings import SettingsError
-from galley.db.keys import create_key, find_holder, is_known, revoke_key
+from galley.db.keys import create_key, find_holder, is_known
 from galley.db.refresh_tokens import find_login
 from galley.db.session import Sessions
 from galley.db.tables import ApiKey, Tier, User, utc_now
@@ -139,18 +139,6 @@ class Accounts:
             row = await create_key(session, user_id=user_id, name=name, key=key)
         return NewKey(row.id, key)
 
-    async def revoke(self, *, user_id: str, key_id: str) -> None:
-        """Close a key of `user_id` at once.
-
-        Raises:
-            NotFoundError: this user has no such key that still opens.
-        """
-        async with self._sessions.begin() as session:
-            revoked = await revoke_key(session, user_id=user_id, key_id=key_id)
-        if not revoked:
-            raise NotFoundError("There is no such key.", code="key_not_found")
-        self.forget(user_id)
-
     def forget(self, user_id: str | None = None) -> None:
         """Look `user_id` up anew at their next request; without one, everybody."""
         self.drop(user_id)
@@ -174,11 +162,14 @@ class Accounts:
 def caller_of(user: User, tier: Tier, key: ApiKey | None = None) -> Caller:
     """Say what a user may do, by `key` where they came with one.
 
-    A user's limits replace the tier's one by one; a key's come on top, and count for it alone.
+    A user's limits replace the tier's one by one, and their credit is one more; a key's come on
+    top, and count for it alone.
     """
     scopes = frozenset((*tier.scopes, *ADMIN_SCOPES)) if user.is_admin else frozenset(tier.scopes)
     subject = f"user:{user.id}"
     rules = Limits.model_validate(tier.limits | user.limits).rules(subject)
+    if user.credit is not None:
+        rules += (Rule(Counter(subject, "cost", "ever"), user.credit),)
     if key is not None:
         scopes = scopes if key.scopes is None else scopes & frozenset(key.scopes)
         rules += Limits.model_validate(key.limits).rules(f"{subject}/key:{key.id}")

@@ -1,15 +1,16 @@
 """Answers, made by the models that write text."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
 
-from galley.core.settings import ModelSettings
+from galley.core.catalogue import ModelSettings
 from galley.engines.base import ChatEngine
 from galley.schemas.chat import ChatRequest
 from galley.schemas.completions import CompletionRequest
 from galley.schemas.delta import Answer, Delta, ToolCall
-from galley.services.metering import Charge
+from galley.services.charge import Charge
+from galley.services.metering import Meter
 from galley.services.models import Loaded, Models
 from galley.services.slots import SlotQueue
 
@@ -19,13 +20,18 @@ TextRequest = ChatRequest | CompletionRequest
 class ChatService:
     """The one way from a conversation or a prompt to its answers."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, meter: Meter) -> None:
         self._models = models
+        self._meter = meter
         self._queues: dict[str, SlotQueue] = {}
 
-    async def stream(self, charge: Charge, request: TextRequest) -> AsyncGenerator[Delta]:
+    async def stream(
+        self, charge: Charge, request: TextRequest, *, ignored: Sequence[str] = ()
+    ) -> AsyncGenerator[Delta]:
         """Yield every answer as it is made; the pieces of `n` answers come mixed.
 
+        Args:
+            ignored: fields without meaning here that a translation has left out of `request`.
         Raises:
             NotFoundError: no such model.
             BadRequestError: the prompt does not fit, or the model cannot do this.
@@ -33,15 +39,13 @@ class ChatService:
             OverloadedError: the model is loading, restarting, or its queue is full.
             EngineError: the model failed.
         """
-        record = charge.record
-        record.model, record.stream = request.model, bool(request.stream)
-        record.ignored_fields = ",".join(request.ignored) or None
-        model = self._models.chat(request.model, charge.caller)
-        record.served_model = model.name
+        charge.record.stream = bool(request.stream)
+        model = self._chosen(charge, request, ignored)
         charge.per_prompt = request.n or 1
         prompt_tokens = await model.engine.check(request)
         longest = min(request.limit or model.settings.context, model.settings.context)
-        await charge.admit(
+        await self._meter.admit(
+            charge,
             model.name,
             prompt_tokens=prompt_tokens,
             completion_tokens=longest * request.choices,
@@ -58,6 +62,29 @@ class ChatService:
                 async for delta in answers:
                     charge.add(delta)
                     yield delta
+
+    async def count(
+        self, charge: Charge, request: ChatRequest, *, ignored: Sequence[str] = ()
+    ) -> int:
+        """Count the tokens of a prompt; it is a request among others, and takes no tokens.
+
+        Raises:
+            BadRequestError: the prompt does not fit, or the model cannot count.
+            NotFoundError, RateLimitError, OverloadedError: as `stream`.
+        """
+        model = self._chosen(charge, request, ignored)
+        await self._meter.admit(charge, model.name)
+        return await model.engine.count(request)
+
+    def _chosen(
+        self, charge: Charge, request: TextRequest, ignored: Sequence[str]
+    ) -> Loaded[ChatEngine]:
+        record = charge.record
+        record.model = request.model
+        record.ignored_fields = ",".join([*request.ignored, *ignored]) or None
+        model = self._models.chat(request.model, charge.caller)
+        record.served_model = model.name
+        return model
 
     def queue(self, model: Loaded[ChatEngine]) -> SlotQueue:
         """Return the queue in front of `model`."""
@@ -87,14 +114,15 @@ async def gather(deltas: AsyncIterable[Delta], choices: int) -> list[Answer]:
         for call in delta.tool_calls:
             _join(answer.tool_calls, call)
         answer.finish_reason = delta.finish_reason or answer.finish_reason
+        answer.stop_sequence = delta.stop_sequence or answer.stop_sequence
     for answer, pieces in zip(answers, texts, strict=True):
         answer.text = "".join(pieces)
     return answers
 
 
 def _join(calls: list[ToolCall], piece: ToolCall) -> None:
-    for call in calls:
-        if call.index == piece.index:
+    for call in reversed(calls):  # some servers number every call 0
+        if call.index == piece.index and piece.id in (None, call.id):
             call.arguments += piece.arguments
             return
     calls.append(ToolCall(piece.index, piece.id, piece.name, piece.arguments))

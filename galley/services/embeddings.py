@@ -7,15 +7,17 @@ import numpy as np
 from galley.core.errors import BadRequestError
 from galley.engines.base import Floats
 from galley.schemas.embeddings import EmbeddingRequest
-from galley.services.metering import Charge
+from galley.services.charge import Charge
+from galley.services.metering import Meter
 from galley.services.models import Models
 
 
 class EmbeddingService:
     """From texts to unit vectors."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, meter: Meter) -> None:
         self._models = models
+        self._meter = meter
 
     async def embed(self, charge: Charge, request: EmbeddingRequest) -> Floats:
         """Return one row per input, of L2 norm 1.
@@ -38,7 +40,8 @@ class EmbeddingService:
                 param="dimensions",
             )
         most = model.engine.max_tokens
-        await charge.admit(
+        await self._meter.admit(
+            charge,
             model.name,
             prompt_tokens=sum(min(_most_tokens(given), most) for given in request.inputs),
             texts=len(request.inputs),

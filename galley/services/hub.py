@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import get_hf_file_metadata, hf_hub_url, http_get
 from huggingface_hub.utils import build_hf_headers
 
-from galley.core.settings import Kind, ModelSettings
+from galley.core.catalogue import Kind, ModelSettings
 from galley.services.places import Place, SourceError
 
 _SOURCE = re.compile(r"hf:(?P<repository>\w[\w.-]*/\w[\w.-]*)/(?P<file>[^?#\\]+)")

@@ -11,7 +11,8 @@ import numpy as np
 from galley.core.errors import BadRequestError
 from galley.engines.base import Classified, Classifier
 from galley.schemas.classify import ModelInfo
-from galley.services.metering import Charge
+from galley.services.charge import Charge
+from galley.services.metering import Meter
 from galley.services.models import Models
 
 _DATA_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.ASCII | re.IGNORECASE)
@@ -28,8 +29,9 @@ class Labelled:
 class ImageService:
     """From picture files to labels."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, meter: Meter) -> None:
         self._models = models
+        self._meter = meter
 
     async def classify(
         self,
@@ -54,7 +56,7 @@ class ImageService:
         found = self._models.classifier(model, charge.caller)
         record.served_model = found.name
         files = [picture for picture in pictures if isinstance(picture, bytes)]
-        await charge.admit(found.name, images=len(files))
+        await self._meter.admit(charge, found.name, images=len(files))
         results = iter(await found.engine.classify(files) if files else ())
         answers: list[Labelled | BadRequestError] = []
         for picture in pictures:

@@ -43,10 +43,15 @@ $draft<table>
 <th>Answer tokens</th><th>Pictures, texts</th><th>US$$</th></tr></thead>
 <tbody>
 $lines</tbody>
-<tfoot><tr><td colspan="6">Total</td><td>$total</td></tr></tfoot>
+<tfoot><tr><td colspan="6">Total</td><td>$total</td></tr>
+$credit</tfoot>
 </table>
 </body>
 </html>
+""")
+
+_CREDIT = Template("""<tr><td colspan="6">Paid from credit</td><td>$paid</td></tr>
+<tr><td colspan="6">Due</td><td>$due</td></tr>
 """)
 
 _DRAFT = '<p class="draft">Not final: the month is still running.</p>\n'
@@ -55,14 +60,21 @@ _DRAFT = '<p class="draft">Not final: the month is still running.</p>\n'
 def to_csv(invoice: InvoiceReply) -> str:
     """Write one row per line of the invoice, with the month in front and names on top.
 
+    Who has credit finds what was paid from it, and what is due, in two rows at the end.
+
     Source: RFC 4180.
     """
     text = StringIO()
     writer = csv.writer(text)
     writer.writerow(("month", "final", *_COLUMNS))
+    front = (invoice.month, "yes" if invoice.final else "no")
     for line in invoice.lines:
-        final = "yes" if invoice.final else "no"
-        writer.writerow((invoice.month, final, *(getattr(line, name) for name in _COLUMNS)))
+        writer.writerow((*front, *(getattr(line, name) for name in _COLUMNS)))
+    if invoice.paid is not None:
+        blank = ("",) * (len(_COLUMNS) - 3)
+        paid = f"-{invoice.paid_amount}" if invoice.paid else invoice.paid_amount
+        writer.writerow((*front, "paid from credit", *blank, -invoice.paid, paid))
+        writer.writerow((*front, "due", *blank, invoice.due, invoice.due_amount))
     return text.getvalue()
 
 
@@ -76,7 +88,12 @@ def to_html(invoice: InvoiceReply) -> str:
         draft="" if invoice.final else _DRAFT,
         lines="".join(map(_row, invoice.lines)),
         total=escape(invoice.total),
+        credit="" if invoice.paid_amount is None else _credit(invoice),
     )
+
+
+def _credit(invoice: InvoiceReply) -> str:
+    return _CREDIT.substitute(paid=invoice.paid_amount, due=invoice.due_amount)
 
 
 def _row(line: InvoiceLine) -> str:

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from galley.core.errors import NotFoundError
 from galley.core.money import dollars
 from galley.db.session import Sessions
-from galley.db.tables import utc_now
+from galley.db.spent import costs
+from galley.db.tables import User, utc_now
 from galley.db.usage import Span, Sums, usage_by_model_and_endpoint, usage_by_month
 from galley.schemas.money import InvoiceLine, InvoiceList, InvoiceMonth, InvoiceReply
 from galley.services.people import find_known
@@ -40,19 +43,24 @@ class Invoices:
             user = await find_known(session, user_id)
             span = Span(user.id, first, _next(first) - timedelta(days=1))
             found = await usage_by_model_and_endpoint(session, span)
+            cost = sum(sums.cost for _, _, sums in found)
+            paid = await _paid(session, user, first, cost)
         if not found and first != self._clock().date().replace(day=1):
             raise NotFoundError(f"There is no invoice for {month}.", code="invoice_not_found")
-        lines = [_line(model, endpoint, sums) for model, endpoint, sums in found]
-        cost = sum(line.cost for line in lines)
+        due = cost - (paid or 0)
         return InvoiceReply(
             month=month,
             final=self._is_final(first),
             user_id=user.id,
             email=user.email,
             name=user.name,
-            lines=lines,
+            lines=[_line(model, endpoint, sums) for model, endpoint, sums in found],
             cost=cost,
             total=dollars(cost),
+            paid=paid,
+            paid_amount=None if paid is None else dollars(paid),
+            due=due,
+            due_amount=dollars(due),
         )
 
     def _month(self, first: date, sums: Sums) -> InvoiceMonth:
@@ -67,6 +75,18 @@ class Invoices:
     def _is_final(self, first: date) -> bool:
         end = datetime.combine(_next(first), datetime.min.time(), UTC)
         return self._clock() >= end + LATEST_SETTLEMENT
+
+
+async def _paid(session: AsyncSession, user: User, first: date, cost: int) -> int | None:
+    """What of a month's `cost` came after the first credit, and so was paid from it.
+
+    What credit does not cover, because Redis was lost or it came to a request that ran, is due.
+    """
+    if user.credit is None:
+        return None
+    before = (await costs(session, [user.id], before=first))[user.id]
+    covered = min(before + cost, user.credit)
+    return max(0, covered - max(before, user.spent_before_credit))
 
 
 def _next(first: date) -> date:

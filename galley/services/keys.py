@@ -31,7 +31,9 @@ LONGEST = timedelta(days=3650)
 class KeyService:
     """Looks after the keys of a user: the caller's own, or those of another for an admin.
 
-    Nobody grants what they do not hold: a new key has no scope that the caller lacks.
+    A key never makes one that may do more: it grants no scope that it lacks, and no later end than
+    its own. Limits count for each key alone, so one that has some makes and changes none at all:
+    a second key would be twice as much.
     """
 
     def __init__(self, sessions: Sessions, accounts: Accounts) -> None:
@@ -66,7 +68,8 @@ class KeyService:
         """Make a key; this answer is the only place where it can be read.
 
         Raises:
-            PermissionDeniedError: it would have a scope that the caller or its owner lacks.
+            PermissionDeniedError: it would have a scope that the caller or its owner lacks, or the
+                key that the caller came with has limits, or ends sooner.
             BadRequestError: it would end in the past, or not within ten years.
             ConflictError: too many keys are open.
             NotFoundError: there is no such user.
@@ -75,12 +78,13 @@ class KeyService:
         async with self._sessions.begin() as session:
             owner = await find_to_change(session, caller, user_id)
             held = await scopes_of(session, owner)
+            latest = await _latest_end(session, caller, owner)
             key, row = await _add(
                 session, owner, now,
                 name=request.name,
                 scopes=_granted(caller, held, request.scopes),
                 limits=request.limits.model_dump(exclude_none=True),
-                expires_at=_end(request, now),
+                expires_at=_end(request, now, latest),
             )  # fmt: skip
             await _note(session, caller, "key.create", row, None)
             reply = await _reply(session, row)
@@ -91,11 +95,13 @@ class KeyService:
 
         Raises:
             NotFoundError: they have no such key.
+            PermissionDeniedError: the key that they came with has limits itself.
         """
         async with self._sessions.begin() as session:
             row = await _find(session, caller.user_id, key_id)
             row.name = request.name or row.name
             if request.limits is not None:
+                _permit_limits(await _own_key(session, caller))
                 row.limits = request.limits.model_dump(exclude_none=True)
             reply = await _reply(session, row)
         self._accounts.forget(caller.user_id)
@@ -106,11 +112,13 @@ class KeyService:
     ) -> NewKeyReply:
         """Make a key like this one of the caller, which closes after `overlap`.
 
-        Both last equally long; what the old one has left goes to nobody.
+        Both last equally long, but never longer than the key that the caller came with; what the
+        old one has left goes to nobody.
 
         Raises:
             NotFoundError: they have no such key that still opens.
-            PermissionDeniedError: it has a scope that the caller came without.
+            PermissionDeniedError: it has a scope that the caller came without, or the key that they
+                came with has limits.
             ConflictError: too many keys are open.
         """
         now = now or utc_now()
@@ -119,12 +127,14 @@ class KeyService:
             old = await _find_open(session, owner.id, key_id, now)
             held = await scopes_of(session, owner)
             _granted(caller, held, sorted(held if old.scopes is None else held & set(old.scopes)))
-            lasts = None if old.expires_at is None else old.expires_at - old.created_at
+            end = await _latest_end(session, caller, owner)
+            if old.expires_at is not None:
+                full = now + (old.expires_at - old.created_at)
+                end = full if end is None else min(full, end)
             old.expires_at = min(now + overlap, old.expires_at or now + overlap)
             key, row = await _add(
                 session, owner, now,
-                name=old.name, scopes=old.scopes, limits=old.limits,
-                expires_at=None if lasts is None else now + lasts,
+                name=old.name, scopes=old.scopes, limits=old.limits, expires_at=end,
             )  # fmt: skip
             reply = await _reply(session, row)
         self._accounts.forget(owner.id)
@@ -201,15 +211,45 @@ def _permit_grant(caller: Caller, held: frozenset[str], scope: str) -> None:
         )
 
 
-def _end(request: KeyCreate, now: datetime) -> datetime | None:
-    if request.expires_in_days is not None:
-        return now + timedelta(days=request.expires_in_days)
+async def _own_key(session: AsyncSession, caller: Caller) -> ApiKey | None:
+    """The key that the caller came with; None for who came with a password."""
+    return await find_key(session, user_id=caller.user_id, key_id=caller.key_id)
+
+
+def _permit_limits(own: ApiKey | None) -> None:
+    if own is not None and own.limits:
+        raise PermissionDeniedError(
+            "This key has limits of its own, so it makes, renews and limits no keys. Use one"
+            " without limits, or a password.",
+            code="restricted_key",
+        )
+
+
+async def _latest_end(session: AsyncSession, caller: Caller, owner: User) -> datetime | None:
+    """When a new key of `owner` must end; None is never. What an admin gives others is theirs."""
+    if owner.id != caller.user_id:
+        return None
+    own = await _own_key(session, caller)
+    _permit_limits(own)
+    return None if own is None else own.expires_at
+
+
+def _end(request: KeyCreate, now: datetime, latest: datetime | None) -> datetime | None:
     end = request.expires_at
-    if end is not None and not now < end <= now + LONGEST:
+    if request.expires_in_days is not None:
+        end = now + timedelta(days=request.expires_in_days)
+    elif end is not None and not now < end <= now + LONGEST:
         raise BadRequestError(
             "expires_at must lie ahead, and within ten years.",
             code="invalid_expiry",
             param="expires_at",
+        )
+    if end is None or latest is None:
+        return end or latest
+    if end > latest:
+        raise PermissionDeniedError(
+            f"This key ends at {latest:%Y-%m-%dT%H:%M:%SZ}, and makes none that opens for longer.",
+            code="restricted_key",
         )
     return end
 

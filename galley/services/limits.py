@@ -1,11 +1,12 @@
 """A caller's limits: what a request may take of them, and what to say of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import ceil
+from math import ceil, isinf
 
 from galley.core.caller import Caller
 from galley.core.errors import RateLimitError
 from galley.core.limits import Counter, Metric
+from galley.core.money import dollars
 from galley.db.tables import new_id
 from galley.schemas.usage import LimitLeft
 from galley.stores.limiter import Demand, Limiter, State, Verdict
@@ -42,6 +43,8 @@ def refusal(verdict: Verdict, tier: str) -> RateLimitError:
     demand, wait = verdict.refused, verdict.retry_after_s
     assert demand is not None  # noqa: S101 - only of a refusal
     counter = demand.counter
+    if counter.period == "ever":
+        return _no_credit(demand)
     what = f"{demand.limit} {_UNITS[counter.metric]} {_TIMES[counter.period]}"
     if wait is None:
         then = f"This request may take {demand.amount}, which is more than that. Ask for less" + (
@@ -54,6 +57,16 @@ def refusal(verdict: Verdict, tier: str) -> RateLimitError:
         code="insufficient_quota" if counter.metric == "cost" else "rate_limit_exceeded",
         retry_after=wait,
         should_retry=wait is not None and wait <= WORTH_WAITING_S,
+    )
+
+
+def _no_credit(demand: Demand) -> RateLimitError:
+    return RateLimitError(
+        "The prepaid credit does not cover this request, which may cost up to "
+        f"${dollars(demand.amount)}. Ask for less, with a smaller max_tokens, or have the credit"
+        " topped up; GET /v1/me says what is left.",
+        code="insufficient_quota",
+        should_retry=False,
     )
 
 
@@ -113,5 +126,5 @@ def _left(demand: Demand, state: State) -> LimitLeft:
         period=counter.period,
         limit=demand.limit,
         remaining=state.remaining,
-        reset_s=round(state.reset_s, 3),
+        reset_s=None if isinf(state.reset_s) else round(state.reset_s, 3),
     )

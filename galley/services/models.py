@@ -9,8 +9,8 @@ from typing import Generic, Literal, TypeVar, cast
 import structlog
 
 from galley.core.caller import Caller
+from galley.core.catalogue import Kind, ModelSettings
 from galley.core.errors import BadRequestError, NotFoundError, OverloadedError
-from galley.core.settings import Kind, ModelSettings
 from galley.engines.base import ChatEngine, Classifier, Embedder, Engine
 
 log = structlog.get_logger(__name__)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from galley.core.settings import ModelSettings
+from galley.core.catalogue import ModelSettings
 
 PRESETS: Mapping[str, ModelSettings] = {
     "qwen2.5-1.5b": ModelSettings(

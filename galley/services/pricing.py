@@ -71,7 +71,10 @@ class Pricing:
     def of(self, model: str) -> Price | None:
         """What `model` costs now; None when nobody has said."""
         now = self._clock()
-        return next((p for p in self._prices.get(model, ()) if p.valid_from <= now), None)
+        for price in self._prices.get(model, ()):
+            if price.valid_from <= now:
+                return price
+        return None
 
     def current(self) -> list[Price]:
         """Every price that is valid now, by the model's name."""

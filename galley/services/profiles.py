@@ -29,6 +29,7 @@ class Profiles:
         key = None
         if caller.key_id != NO_KEY:
             key = await self._keys.find(caller.user_id, caller.key_id)
+        limits = await self._limits_left(caller) if self._limits_left else []
         return MeReply(
             user_id=user.id,
             email=user.email,
@@ -36,6 +37,7 @@ class Profiles:
             tier=caller.tier,
             scopes=sorted(caller.scopes),
             models=None if caller.models is None else sorted(caller.models),
-            limits=await self._limits_left(caller) if self._limits_left else [],
+            limits=limits,
+            credit_left=next((left.remaining for left in limits if left.period == "ever"), None),
             key=key,
         )

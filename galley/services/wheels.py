@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
-from galley.core.settings import ModelSettings
+from galley.core.catalogue import ModelSettings
 from galley.services.places import UNFINISHED, Place, SourceError
 
 _SOURCE = re.compile(

@@ -8,6 +8,8 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from galley.stores.redis_pipe import end
+
 log = structlog.get_logger(__name__)
 
 CHANNEL = "{galley}:forget"
@@ -40,8 +42,7 @@ class Forgetting:
     async def aclose(self) -> None:
         """Say what is still to be said, and stop listening."""
         await asyncio.gather(*self._telling)
-        self._listening.cancel()
-        await asyncio.gather(self._listening, return_exceptions=True)
+        await end(self._listening)
 
     async def _publish(self, said: str) -> None:
         try:

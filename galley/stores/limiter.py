@@ -14,8 +14,7 @@ from typing import NamedTuple, Protocol, Self
 from galley.core.limits import Counter, Metric
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """A limit that a request falls under, and the most that the request may take of it."""
 
     counter: Counter
@@ -28,7 +27,8 @@ class State(NamedTuple):
 
     Args:
         remaining: never below 0.
-        reset_s: seconds until all of it is free again, if nothing more is asked for.
+        reset_s: seconds until all of it is free again, if nothing more is asked for; infinite
+            where it never is.
     """
 
     remaining: int
@@ -42,7 +42,7 @@ class Verdict:
     Args:
         refused: the demand that has to wait longest; None when all was reserved.
         retry_after_s: seconds until the same request would be let in, as far as is known now;
-            None when it never would (it asks for more than the limit).
+            None when it never would: it asks for more than the limit, or nothing comes back.
     """
 
     states: Sequence[State]
@@ -50,14 +50,14 @@ class Verdict:
     retry_after_s: float | None = None
 
     @classmethod
-    def refusal(cls, states: Sequence[State], waits: Sequence[tuple[Demand, float | None]]) -> Self:
-        """Refuse, naming the demand of `waits` that has to wait longest; None is for ever."""
-        demand, wait_s = max(waits, key=lambda pair: math.inf if pair[1] is None else pair[1])
-        return cls(states, demand, wait_s)
+    def refusal(cls, states: Sequence[State], waits: Sequence[tuple[Demand, float]]) -> Self:
+        """Refuse, naming the demand of `waits` that has to wait longest."""
+        demand, wait_s = max(waits, key=lambda pair: pair[1])
+        return cls(states, demand, None if math.isinf(wait_s) else wait_s)
 
 
 Spent = Callable[[Counter, datetime], Awaitable[int]]
-"""What the ledger says was used of a `day` or `month` counter since that moment."""
+"""What the ledger says was used of a `day`, `month` or `ever` counter since that moment."""
 
 Outcomes = Callable[[Sequence[str]], Awaitable[Mapping[str, Mapping[Metric, int]]]]
 """What requests came to by the ledger, for those of them that settled."""
@@ -72,9 +72,9 @@ class Limiter(Protocol):
     async def reserve(self, request_id: str, demands: Sequence[Demand]) -> Verdict:
         """Take every demand, or none of them.
 
-        Demands on one counter add up. Counters of days and months that are not known yet begin
-        with what the ledger says. Asked again for a request that holds its demands already, it
-        takes nothing more.
+        Demands on one counter add up. Counters of days, months and ever that are not known yet
+        begin with what the ledger says. Asked again for a request that holds its demands already,
+        it takes nothing more. Who is cancelled while asking holds nothing, now or soon after.
 
         Raises:
             OverloadedError: the shared counters are lost, and that is to close the door.

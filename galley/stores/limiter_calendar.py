@@ -1,5 +1,6 @@
 """Which UTC day and month it is, in whole microseconds."""
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -11,11 +12,11 @@ MINUTE_US = 60 * SECOND_US
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One day or one month, from its begin to before its end."""
+    """One day or one month, from its begin to before its end; `ever` has none."""
 
     begins: datetime
     begin_us: int
-    end_us: int
+    end_us: float
 
 
 def microseconds(seconds: float) -> int:
@@ -25,7 +26,7 @@ def microseconds(seconds: float) -> int:
 
 def is_calendar(period: Period) -> bool:
     """Whether the ledger knows what was used in it."""
-    return period in ("day", "month")
+    return period in ("day", "month", "ever")
 
 
 class Calendar:
@@ -35,7 +36,7 @@ class Calendar:
         self._spans: dict[Period, Span] = {}
 
     def span(self, period: Period, now_us: int) -> Span:
-        """The day or month that `now_us` is in."""
+        """The day or month that `now_us` is in, or all time."""
         span = self._spans.get(period)
         if span is None or not span.begin_us <= now_us < span.end_us:
             span = self._spans[period] = _span(period, now_us)
@@ -43,6 +44,8 @@ class Calendar:
 
 
 def _span(period: Period, now_us: int) -> Span:
+    if period == "ever":
+        return Span(datetime.fromtimestamp(0, UTC), 0, math.inf)
     begins = datetime.fromtimestamp(now_us // SECOND_US, UTC)
     begins = begins.replace(hour=0, minute=0, second=0)
     if period == "month":

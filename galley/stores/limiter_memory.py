@@ -5,6 +5,7 @@ Idle counters are let go by generations: what a whole generation did not touch h
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -28,7 +29,7 @@ class MemoryLimiter:
     """Keeps the counters of one process, on one event loop.
 
     Args:
-        spent: seeds the counters of days and months.
+        spent: seeds the counters of days, months and ever.
         clock: seconds since the epoch.
     """
 
@@ -120,7 +121,7 @@ class MemoryLimiter:
                 del self._gauges[demand.counter]
 
     def _current(self, counter: Counter, now: int) -> tuple[Span, dict[Counter, Total]]:
-        """The totals of this day or month; those of the last one are let go."""
+        """The totals of this day or month, or of ever; those of the last one are let go."""
         current = self._totals.get(counter.period)
         if current is None or not current[0].begin_us <= now < current[0].end_us:
             current = self._totals[counter.period] = self._calendar.span(counter.period, now), {}
@@ -153,10 +154,10 @@ def _add(pairs: Sequence[tuple[Tally, Demand]]) -> list[tuple[Tally, Demand, int
     return over
 
 
-def _wait_s(tally: Tally, excess: int, now: int) -> float | None:
+def _wait_s(tally: Tally, excess: int, now: int) -> float:
     # Even if nothing were used, it would be too much.
     if excess > tally.used:
-        return None
+        return math.inf
     return tally.wait_us(excess, now) / SECOND_US
 
 

@@ -22,7 +22,7 @@ from galley.stores.limiter_instances import Instances
 from galley.stores.limiter_ledger import LedgerReader
 from galley.stores.limiter_memory import MemoryLimiter
 from galley.stores.limiter_shared import RESERVE, SETTLE, Settlement, SharedCounters
-from galley.stores.redis_pipe import LostError, RedisPipe
+from galley.stores.redis_pipe import LostError, RedisPipe, end
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class RedisLimiter:
 
     Args:
         redis: stays the caller's to close.
-        spent: seeds the counters of days and months.
+        spent: seeds the counters of days, months and ever.
         outcomes: settles what a server that died had reserved.
         instance_id: another one for every start of a server.
         lost: what to do while Redis is lost: keep the limits in this process, keep none, or
@@ -117,9 +117,7 @@ class RedisLimiter:
             raise
 
     async def aclose(self) -> None:
-        self._upkeep.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._upkeep
+        await end(self._upkeep)
         with contextlib.suppress(LostError):
             await self._tell_untold()
             await self._instances.leave()

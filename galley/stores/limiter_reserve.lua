@@ -10,12 +10,12 @@
 -- ARGV[3]  instance id
 -- ARGV[4]  how many seconds the sign of life lasts
 -- ARGV[5]  demands as JSON: [[period, metric, limit, amount, left, seed], ...]
---          left: microseconds until the day or month ends; seed: what the ledger says was used
---          of it, -1 when it was not asked
+--          left: microseconds until the day or month ends, -1 for what never does
+--          seed: what the ledger says was used of it, -1 when it was not asked
 --
 -- Returns {-1, number of a demand whose counter needs a seed, ...}, or
 --         {1 when reserved and 0 when refused, then of each demand: used, reset, wait}
---         reset, wait: microseconds; a wait of -1 is for ever, -2 is none: the demand fits
+--         reset, wait: microseconds, -1 is for ever; a wait of -2 is none: the demand fits
 
 local SECOND = 1000000
 local MINUTE = 60 * SECOND
@@ -54,7 +54,7 @@ local function read_minute(key)
   return counter
 end
 
--- A day or month: a number. Nil while nobody has asked the ledger what was used already.
+-- A day, a month or ever: a number. Nil while nobody has asked the ledger what was used already.
 local function read_total(key, left, seed)
   local used = redis.call('GET', key)
   if not used and seed >= 0 then
@@ -104,7 +104,8 @@ local function take(key, period, amount)
     return second
   end
   redis.call('INCRBY', key, whole(amount))
-  if period == 'now' then redis.call('EXPIRE', key, DAY_S) end
+  -- Nobody holds anything for a day, and of what was ever used the ledger knows.
+  if period == 'now' or period == 'ever' then redis.call('EXPIRE', key, DAY_S) end
   return ''
 end
 

@@ -3,7 +3,7 @@
 --
 -- KEYS[1] what the instance that reserved it holds: request id -> its record
 -- KEYS[2] the requests that this instance settled last
--- KEYS[3+] the counters of days and months that the request fell under
+-- KEYS[3+] the counters of days, months and ever that the request fell under
 -- ARGV[1] request id
 -- ARGV[2] `settle`, or `release` to replace what is held, and no more
 -- ARGV[3] what was used, as JSON: {metric: amount}

@@ -1,6 +1,7 @@
 """The counters that servers share: one script takes, one settles, each in one round trip."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,8 +41,8 @@ class Settlement:
     """What is to be told of a request that ended.
 
     Args:
-        totals: the counters of days and months that the request fell under, and their metrics.
-            What it used is added to them where nothing is held any more.
+        totals: the counters of days, months and ever that the request fell under, and their
+            metrics. What it used is added to them where nothing is held any more.
         how: `settle`, or `release` to replace what is held and no more.
     """
 
@@ -113,7 +114,7 @@ class SharedCounters:
         )
 
     def totals(self, demands: Sequence[Demand]) -> list[tuple[str, Metric]]:
-        """The counters of days and months among `demands`, once each."""
+        """The counters of days, months and ever among `demands`, once each."""
         now = self._now_us()
         counters = {demand.counter for demand in demands if is_calendar(demand.counter.period)}
         return [(self._key(counter, now), counter.metric) for counter in counters]
@@ -128,11 +129,13 @@ class SharedCounters:
             return f"{PREFIX}:{name}:{begins:%Y-%m-%d}"
         return f"{PREFIX}:{name}"
 
-    def _tell(self, demand: Demand, seed: int, now: int) -> tuple[str | int, ...]:
+    def _tell(self, demand: Demand, seed: int, now: int) -> tuple[str | float, ...]:
         counter = demand.counter
-        left = 0
+        left: float = 0
         if is_calendar(counter.period):
             left = self._calendar.span(counter.period, now).end_us - now
+        if math.isinf(left):
+            left = FOR_EVER
         return counter.period, counter.metric, demand.limit, demand.amount, left, seed
 
     async def _seeds(self, counters: set[Counter], now: int) -> dict[str, int]:
@@ -147,14 +150,13 @@ def _verdict(demands: Sequence[Demand], answer: Sequence[int]) -> Verdict:
     """Read what the script says: whether it reserved, and three numbers of each demand."""
     standings = list(zip(demands, answer[1::3], answer[2::3], answer[3::3], strict=True))
     states = [
-        State(max(0, demand.limit - used), reset / SECOND_US)
-        for demand, used, reset, _ in standings
+        State(max(0, demand.limit - used), _seconds(reset)) for demand, used, reset, _ in standings
     ]
     if answer[0] == 1:
         return Verdict(states)
-    waits = [
-        (demand, None if wait == FOR_EVER else wait / SECOND_US)
-        for demand, _, _, wait in standings
-        if wait != FITS
-    ]
+    waits = [(demand, _seconds(wait)) for demand, _, _, wait in standings if wait != FITS]
     return Verdict.refusal(states, waits)
+
+
+def _seconds(microseconds: int) -> float:
+    return math.inf if microseconds == FOR_EVER else microseconds / SECOND_US

@@ -1,4 +1,4 @@
-"""How a limiter in memory counts: a minute that slides, a day or month, and what runs now.
+"""How a limiter in memory counts: a minute that slides, a day, a month or ever, and what runs now.
 
 `used` is what is taken. A limiter adds to it first and looks whether that was too much, so that
 several demands on one tally add up; `place` then says when it was taken. Times are microseconds.
@@ -34,11 +34,11 @@ class Tally(Protocol):
         """Put what was used in the place of what was taken."""
         ...
 
-    def wait_us(self, excess: int, now: int) -> int:
+    def wait_us(self, excess: int, now: int) -> float:
         """How long until `excess`, which is not more than `used`, is free again."""
         ...
 
-    def reset_us(self, now: int) -> int:
+    def reset_us(self, now: int) -> float:
         """How long until everything is free again."""
         ...
 
@@ -93,11 +93,11 @@ class Window:
 
 
 class Total:
-    """A day or a month, until its end."""
+    """A day or a month, until its end; or ever, which has none."""
 
     __slots__ = ("_end_us", "used")
 
-    def __init__(self, used: int, end_us: int) -> None:
+    def __init__(self, used: int, end_us: float) -> None:
         self.used = used
         self._end_us = end_us
 
@@ -107,10 +107,10 @@ class Total:
     def replace(self, amount: int, used: int, bucket: Bucket | None) -> None:
         self.used += used - amount
 
-    def wait_us(self, excess: int, now: int) -> int:
+    def wait_us(self, excess: int, now: int) -> float:
         return self._end_us - now
 
-    def reset_us(self, now: int) -> int:
+    def reset_us(self, now: int) -> float:
         return self._end_us - now if self.used else 0
 
 

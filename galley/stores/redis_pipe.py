@@ -66,6 +66,16 @@ class Patience:
             self._deadline.reschedule(self._loop.time())
 
 
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel a task that uses Redis until it ends.
+
+    The client swallows a cancellation that comes while it connects anew.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.1)
+
+
 class RedisPipe:
     """Sends commands and scripts.
 

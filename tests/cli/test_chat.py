@@ -105,7 +105,7 @@ def test_a_key_of_this_machine_that_no_longer_opens_is_named_with_the_cure(
         shown = galley("chat", "hello")
 
     assert shown.exit_code == 1
-    assert f"It is the one kept in {data_dir / 'client.toml'}. Make another" in shown.stderr
+    assert f"It is the one kept in {data_dir / 'client.toml'}. Put another there" in shown.stderr
 
 
 def test_a_model_that_does_not_exist_is_an_error_that_says_where_the_others_are(

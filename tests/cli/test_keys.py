@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from galley.client import AuthenticationError, Client, PermissionDeniedError
+from galley.client.profile import load_profile
 from tests.cli.conftest import Galley
 from tests.cli.office import admins, read, server
 from tests.cli.program import Serving, environment, run, serve
@@ -127,8 +128,13 @@ def test_who_lost_every_key_makes_one_on_the_servers_machine_while_it_runs_or_no
             assert client.request("GET", "/v1/admin/users")
     after = run("keys", "create", "--local", "--json", env=env)
 
+    kept = load_profile(tmp_path / "client.toml")
+    assert kept is not None
+    assert kept.api_key == json.loads(after.stdout)["key"]
+    assert str(tmp_path / "client.toml") in after.stderr
     with serve(env=env, folder=tmp_path) as running:
         key = json.loads(after.stdout)["key"]
+        assert run("keys", "list", env=env).returncode == 0, "commands just work again"
         with Client(running.base_url, key) as client:
             names = [row["name"] for row in json.loads(client.request("GET", "/v1/keys"))["data"]]
     assert names == ["bootstrap", "x", "cli"]

@@ -7,7 +7,7 @@ import pytest
 from tests.cli.conftest import Galley
 from tests.cli.program import environment, run
 from tests.hub import serving_hub
-from tests.serving import LiveServer
+from tests.serving import LiveServer, make_settings, serving
 
 NAMES = ["smollm2-135m-instruct", "all-minilm-l6-v2", "efficientnet-lite0"]
 
@@ -98,6 +98,25 @@ def test_a_model_that_cannot_be_fetched_leaves_the_file_as_it_was(tmp_path: Path
     assert "could not be fetched" in added.stderr
     assert "Traceback" not in added.stderr
     assert (tmp_path / "galley.toml").read_text() == "# mine\n"
+
+
+def test_a_model_of_another_server_is_said_to_need_a_price_until_it_has_one(tmp_path: Path) -> None:
+    far = {"kind": "chat", "source": "http://127.0.0.1:9/v1"}
+    settings = make_settings(tmp_path, tmp_path, embedded_models=False, models={"far": far})
+
+    with serving(settings) as server:
+
+        def add(folder: str) -> str:
+            env = environment(tmp_path / folder, base_url=server.url, api_key=server.key)
+            return run("models", "add", "http://127.0.0.1:9/v1", "--name", "far", env=env).stderr
+
+        without = add("one")
+        server.client.put("/v1/admin/prices/far", json={"prompt": 1})
+        with_one = add("two")
+
+    assert "(price_unknown)" in without
+    assert "galley prices set far --prompt" in without
+    assert with_one == ""
 
 
 def test_a_model_joins_what_the_file_says_already(galley: Galley, data_dir: Path) -> None:

@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from galley.client import AuthenticationError, Client
 from galley.client.profile import Profile, load_profile, save_profile
+from galley.core.security import make_key
 from galley.db.session import open_database
 from galley.services.pricing import Pricing
 from tests.cli.program import Serving, environment, run, serve
@@ -209,6 +211,7 @@ def test_an_address_of_another_machine_is_one_line(tmp_path: Path) -> None:
         ({"config": "/nope.toml"}, "GALLEY_CONFIG names /nope.toml"),
         ({"bootstrap_key": "gk_wrong"}, "GALLEY_BOOTSTRAP_KEY is not an API key"),
         ({"database_url": "mysql://x/y"}, "GALLEY_DATABASE_URL names 'mysql'"),
+        ({"trusted_proxies": "127.0.0.1, nginx"}, "GALLEY_TRUSTED_PROXIES: 'nginx'"),
     ],
 )
 def test_settings_that_cannot_be_used_are_one_line_and_exit_code_2(
@@ -241,3 +244,19 @@ def test_without_network_and_models_it_serves_what_other_servers_have(tmp_path: 
     assert answered.stdout == "hi\n"
     assert "Connect once and run `galley models install`" in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(("trusted", "is_secure"), [("127.0.0.0/8", True), ("10.0.0.1", False)])
+def test_only_a_trusted_proxy_says_that_the_browser_came_by_https(
+    trusted: str, is_secure: bool, tmp_path: Path
+) -> None:
+    key = make_key()
+    env = environment(tmp_path, embedded_models=False, bootstrap_key=key, trusted_proxies=trusted)
+    forwarded = {"x-forwarded-proto": "https", "x-forwarded-for": "203.0.113.7"}
+    with serve(env=env, folder=tmp_path) as serving:
+        answer = httpx2.post(
+            f"{serving.base_url}/v1/auth/session", json={"api_key": key}, headers=forwarded
+        )
+
+    assert answer.status_code == 200
+    assert all(("Secure" in c) == is_secure for c in answer.headers.get_list("set-cookie"))

@@ -1,3 +1,5 @@
+from datetime import UTC, datetime
+
 import pytest
 
 from galley.client import AuthenticationError, Client
@@ -70,6 +72,46 @@ def test_a_password_comes_from_a_pipe_and_never_from_the_command_line(admins: Ga
     assert read(made)["has_password"] is True
     assert short.exit_code == 1
     assert "password" in short.stderr
+
+
+def test_a_new_password_comes_from_a_pipe_and_opens(server: Serving, admins: Galley) -> None:
+    admins("users", "create", "fay@example.org")
+
+    done = admins("users", "passwd", "fay@example.org", stdin="a long password\n")
+    short = admins("users", "passwd", "fay@example.org", stdin="short\n")
+
+    assert done.stdout.startswith("Set the password of user fay@example.org")
+    assert short.exit_code == 1
+    with Client(server.base_url, server.env["GALLEY_BOOTSTRAP_KEY"]) as client:
+        body = {"email": "fay@example.org", "password": "a long password"}
+        assert client.request("POST", "/v1/auth/token", body)
+
+
+def test_credit_is_given_in_dollars_and_listed(admins: Galley) -> None:
+    admins("users", "create", "gil@example.org")
+
+    first = admins("users", "credit", "gil@example.org", "10")
+    second = read(admins("users", "credit", "gil@example.org", "2.50", "--json"))
+    listed = admins("users", "list", "--email", "gil@")
+    key = admins("keys", "create", "--user", "gil@example.org").stdout.strip()
+    usage = admins("usage", "--key", key)
+    invoice = admins("invoices", "show", f"{datetime.now(UTC):%Y-%m}", "--key", key)
+
+    assert first.stdout == "gil@example.org has $10.00 of credit left.\n"
+    assert second["credit"] == 12_500_000
+    assert "$12.50" in listed.stdout
+    assert "prepaid credit, user" in usage.stdout
+    assert "paid from credit" in invoice.stdout
+
+
+@pytest.mark.parametrize(
+    ("amount", "code"), [("much", 2), ("0.0000001", 2), ("nan", 2), ("0", 1), ("2000000000", 1)]
+)
+def test_what_is_no_amount_is_no_credit(amount: str, code: int, admins: Galley) -> None:
+    refused = admins("users", "credit", "admin@localhost", amount)
+
+    assert refused.exit_code == code
+    assert read(admins("users", "list", "--email", "admin@", "--json"))[0]["credit"] is None
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ async def test_after_kill_9_what_was_still_open_is_marked_at_the_next_start(data
 
     async with open_database(database_url) as database:
         async with database.sessions.begin() as session:
-            marked = await interrupt_open(session, instance_id=new_id())
+            marked = await interrupt_open(session, but=[new_id()])
         rows = await stored_requests(database)
     assert [row.state for row in rows if row.endpoint == "lasting"] == ["interrupted"]
     assert Counter(row.state for row in rows)["interrupted"] == marked

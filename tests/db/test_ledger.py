@@ -154,7 +154,7 @@ async def test_a_request_taken_for_interrupted_may_still_settle(ledger: Ledger, 
     await asyncio.sleep(2 * OPEN_AFTER_S)
     await ledger.settle(finished(other))
     async with database.sessions.begin() as session:
-        await interrupt_open(session, instance_id=new_id())
+        await interrupt_open(session, but=[new_id()])
 
     await ledger.settle(finished(record))
 

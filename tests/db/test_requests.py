@@ -4,7 +4,13 @@ import pytest
 
 from galley.core.errors import BadRequestError
 from galley.db.ledger import OPEN_AFTER_S, Ledger
-from galley.db.requests import Wanted, find_request, interrupt_open, recent_requests
+from galley.db.requests import (
+    SEARCHED,
+    Wanted,
+    find_request,
+    interrupt_open,
+    recent_requests,
+)
 from galley.db.session import Database, open_database
 from galley.db.tables import new_id
 from tests.records import DEAD_SERVER, THIS_SERVER, finished, new_record, stored_requests
@@ -86,10 +92,28 @@ async def test_requests_are_told_apart_by_state_model_endpoint_and_key(
     assert found == [ids[::-1], [ids[1]], [ids[2]], [ids[3]], [ids[4]], [], []]
 
 
-async def test_a_cursor_that_is_no_request_id_is_refused(database: Database):
+async def test_no_page_looks_through_more_than_so_many_requests(ledger: Ledger, database: Database):
+    alice = new_id()
+    failed = finished(new_record(user_id=alice), state="failed", status=502)
+    await ledger.settle(failed)
+    ids = await settle_some(ledger, alice, SEARCHED)
+    wanted = Wanted(state="failed")
+
+    async with database.sessions() as session:
+        first = await recent_requests(session, user_id=alice, wanted=wanted)
+        rest = await recent_requests(session, user_id=alice, wanted=wanted, after=first.after)
+        all_of_them = await recent_requests(session, user_id=alice, after=first.after)
+
+    assert (list(first.rows), first.has_more, first.after) == ([], True, ids[0])
+    assert ([row.request_id for row in rest.rows], rest.has_more) == ([failed.request_id], False)
+    assert [row.request_id for row in all_of_them.rows] == [failed.request_id]
+
+
+@pytest.mark.parametrize("wanted", [Wanted(), Wanted(state="failed")])
+async def test_a_cursor_that_is_no_request_id_is_refused(wanted: Wanted, database: Database):
     async with database.sessions() as session:
         with pytest.raises(BadRequestError) as refused:
-            await recent_requests(session, user_id=new_id(), after="yesterday")
+            await recent_requests(session, user_id=new_id(), wanted=wanted, after="yesterday")
 
     assert refused.value.param == "after"
 
@@ -103,7 +127,7 @@ async def test_what_other_servers_left_open_is_marked_interrupted(
     await ledger.settle(finished(new_record(instance_id=DEAD_SERVER), prompt_tokens=3))
 
     async with database.sessions.begin() as session:
-        marked = await interrupt_open(session, instance_id=THIS_SERVER)
+        marked = await interrupt_open(session, but=[THIS_SERVER])
 
     assert marked == 1
     states = [(row.prompt_tokens, row.state) for row in await stored_requests(database)]

@@ -13,7 +13,8 @@ from galley.db.keys import create_key
 from galley.db.migrations import HEAD
 from galley.db.session import Database, open_database
 from galley.db.tables import new_id
-from galley.db.users import count_users, create_user
+from galley.db.users import create_user
+from tests.records import count_users
 
 pytestmark = pytest.mark.anyio
 

@@ -2,7 +2,8 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from galley.db.session import Database
-from galley.db.users import count_users, create_user, first_admin
+from galley.db.users import create_user, first_admin
+from tests.records import count_users
 
 pytestmark = pytest.mark.anyio
 

@@ -15,10 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
+from galley.core.catalogue import EMBEDDED_MODELS, ModelSettings
 from galley.core.errors import BadRequestError, OverloadedError
-from galley.core.settings import EMBEDDED_MODELS, ModelSettings
 from galley.engines.llama import LlamaEngine
 from galley.engines.llama_child import EngineStartError
+from galley.engines.openai_http import OpenAIHttpEngine
 from galley.schemas.chat import ChatRequest
 from galley.schemas.completions import CompletionRequest
 from galley.schemas.delta import Delta
@@ -75,6 +76,28 @@ async def test_an_answer_ends_with_its_reason_and_its_exact_usage(engine: LlamaE
     assert deltas[-1].usage is not None
     assert deltas[-1].usage.completion_tokens == 8
     assert deltas[-1].usage.prompt_tokens == 35
+
+
+async def test_the_stop_sequence_that_ended_an_answer_is_told(engine: LlamaEngine) -> None:
+    deltas = await answer(engine, asking(stop=["nothing like it", "API"]))
+
+    assert text_of(deltas) == "Fast"
+    assert [delta.stop_sequence for delta in deltas if delta.finish_reason] == ["API"]
+
+
+async def test_a_prompt_is_counted_as_its_answer_counts_it_and_as_others_are_told(
+    engine: LlamaEngine,
+) -> None:
+    assert engine.address is not None
+    socket, secret = engine.address
+    raw = OpenAIHttpEngine("http://child/v1", "m", api_key=secret, slots=1, socket=socket)
+    usage = (await answer(engine, asking()))[-1].usage
+    assert usage is not None
+
+    counted = await engine.count(asking()), await raw.count(asking())
+    await raw.aclose()
+
+    assert counted == (usage.prompt_tokens, usage.prompt_tokens)
 
 
 async def test_a_prompt_that_fills_the_context_is_refused_with_both_numbers(
@@ -289,7 +312,7 @@ async def test_a_child_that_cannot_be_started_leaves_no_folder(
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from galley.core.settings import EMBEDDED_MODELS
+from galley.core.catalogue import EMBEDDED_MODELS
 from galley.engines.llama import LlamaEngine
 
 async def main():

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 from PIL import Image
 
+from galley.core.catalogue import EMBEDDED_MODELS
 from galley.core.errors import BadRequestError, OverloadedError
-from galley.core.settings import EMBEDDED_MODELS
 from galley.engines.base import Classified
 from galley.engines.onnx_classifier import OnnxClassifier, open_classifier, read_labels
 from galley.engines.weights import WeightsError

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from galley.core.catalogue import EMBEDDED_MODELS
 from galley.core.errors import BadRequestError, OverloadedError
-from galley.core.settings import EMBEDDED_MODELS
 from galley.engines.onnx_embedder import OnnxEmbedder, open_embedder
 from galley.engines.weights import WeightsError
 from galley.services.sources import find

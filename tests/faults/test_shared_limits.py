@@ -14,7 +14,8 @@ import httpx2
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galley.core.settings import EMBEDDED_MODELS, Settings
+from galley.core.catalogue import EMBEDDED_MODELS
+from galley.core.settings import Settings
 from galley.db.tables import Price
 from tests.databases import postgres_server, postgresql_url
 from tests.redis_server import RedisServer, redis_of_session
@@ -115,6 +116,22 @@ def test_spending_is_never_above_the_budget(two_servers: list[LiveServer]) -> No
     assert Counter(status for status, _ in answers) == {200: 50, 429: CLIENTS}
     refusals = [body["error"]["code"] for status, body in answers if status == 429]
     assert set(refusals) == {"insufficient_quota"}
+
+
+def test_spending_is_never_above_the_credit(two_servers: list[LiveServer]) -> None:
+    key = two_servers[0].key_of_new_user()
+    headers = {"authorization": f"Bearer {key}"}
+    user_id = two_servers[1].client.get("/v1/me", headers=headers).json()["user_id"]
+    credit = f"/v1/admin/users/{user_id}/credit"
+
+    two_servers[0].client.post(credit, json={"amount": 30_500})
+    answers = ask_until_refused(two_servers, key)
+    topped_up = two_servers[1].client.post(credit, json={"amount": 10_000}).json()
+    more = ask_until_refused(two_servers, key)
+
+    assert topped_up["credit_left"] == 10_500
+    assert Counter(status for status, _ in answers) == {200: 30, 429: CLIENTS}
+    assert Counter(status for status, _ in more) == {200: 10, 429: CLIENTS}
 
 
 def test_without_redis_nobody_waits_or_fails_and_readiness_says_so(

@@ -385,7 +385,7 @@ async def test_a_user_who_makes_no_sense_is_refused_and_not_made(
         {"limits": None},
         {"status": "deleted"},
         {"email": "new@example.org"},
-        {"password": PASSWORD},
+        {"password": "short"},
         {"scopes": ["admin:*"]},
         {"limits": {"images_per_minute": -5}},
         {"limits": {"images_per_minute": 1.0}},
@@ -402,6 +402,114 @@ async def test_a_change_that_makes_no_sense_is_refused_and_not_made(
 
     assert refused.status_code == 422, refused.text
     assert (await office.admin.get(path)).json() == before
+
+
+async def test_a_password_that_an_admin_sets_opens_and_ends_every_login(
+    office: Office, ada: Person
+) -> None:
+    path, login = f"/v1/admin/users/{ada.id}", {"email": "ada@example.org"}
+    await office.admin.patch(path, json={"password": PASSWORD})
+    old = (await office.admin.post("/v1/auth/token", json=login | {"password": PASSWORD})).json()
+    logged_in = office.knock(old["access_token"])
+    assert (await logged_in.get("/v1/models")).status_code == 200
+
+    changed = await office.admin.patch(path, json={"password": "another long password"})
+
+    assert changed.json()["has_password"] is True
+    assert (await logged_in.get("/v1/models")).status_code == 401
+    refresh = {"refresh_token": old["refresh_token"]}
+    answers = [
+        await office.admin.post("/v1/auth/refresh", json=refresh),
+        await office.admin.post("/v1/auth/token", json=login | {"password": PASSWORD}),
+        await office.admin.post(
+            "/v1/auth/token", json=login | {"password": "another long password"}
+        ),
+    ]
+    assert [answer.status_code for answer in answers] == [401, 401, 200]
+    assert (await ada.client.get("/v1/models")).status_code == 200, "keys stay"
+
+
+async def test_the_audit_log_says_that_a_password_was_set_and_not_which(
+    office: Office, ada: Person
+) -> None:
+    await office.admin.patch(f"/v1/admin/users/{ada.id}", json={"password": PASSWORD})
+
+    (event, *_) = await office.audit()
+
+    assert (event["action"], event["object"]) == ("user.update", f"user:{ada.id}")
+    assert event["after"]["password"] == "changed"
+    assert "password" not in event["before"]
+    assert PASSWORD not in str(event)
+    assert "argon2" not in str(event)
+
+
+async def test_the_password_of_an_admin_is_set_by_full_admins_alone_even_ones_own(
+    office: Office,
+) -> None:
+    other = await office.hire("other@example.org", is_admin=True)
+    narrow = await office.narrow(office.admin, "admin:users")
+    body = {"password": PASSWORD}
+
+    theirs = await narrow.patch(f"/v1/admin/users/{other.id}", json=body)
+    own = await narrow.patch(f"/v1/admin/users/{await me(office)}", json=body)
+    allowed = await office.admin.patch(f"/v1/admin/users/{other.id}", json=body)
+
+    assert [answer.status_code for answer in (theirs, own, allowed)] == [403, 403, 200]
+    users = (await office.admin.get("/v1/admin/users")).json()["data"]
+    assert [user["has_password"] for user in users] == [False, True]
+
+
+async def test_a_topped_up_user_sees_what_is_left_of_it(office: Office, ada: Person) -> None:
+    before = (await ada.client.get("/v1/me")).json()
+
+    topped_up = await office.admin.post(
+        f"/v1/admin/users/{ada.id}/credit", json={"amount": 2_500_000}
+    )
+
+    after = (await ada.client.get("/v1/me")).json()
+    usage = (await ada.client.get("/v1/usage")).json()
+    listed = (await office.admin.get("/v1/admin/users")).json()["data"][-1]
+    assert (topped_up.json()["credit"], topped_up.json()["credit_left"]) == (2_500_000, 2_500_000)
+    assert (before["credit_left"], after["credit_left"]) == (None, 2_500_000)
+    assert listed == topped_up.json()
+    for limits in (after["limits"], usage["limits"]):
+        (credit,) = (limit for limit in limits if limit["period"] == "ever")
+        assert (credit["metric"], credit["remaining"]) == ("cost", 2_500_000)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"amount": 0},
+        {"amount": -1},
+        {"amount": 1.5},
+        {"amount": "5"},
+        {"amount": True},
+        {"amount": None},
+        {"amount": 10**15 + 1},
+        {"amount": 5, "credit": 7},
+    ],
+    ids=str,
+)
+async def test_credit_that_makes_no_sense_is_refused_and_not_given(
+    body: dict[str, Any], office: Office, ada: Person
+) -> None:
+    refused = await office.admin.post(f"/v1/admin/users/{ada.id}/credit", json=body)
+
+    assert refused.status_code == 422, refused.text
+    assert (await office.admin.get(f"/v1/admin/users/{ada.id}")).json()["credit"] is None
+
+
+async def test_nobody_gives_credit_to_themselves_or_to_nobody(office: Office, ada: Person) -> None:
+    own = await ada.client.post(f"/v1/admin/users/{ada.id}/credit", json={"amount": 5})
+    nobodys = [
+        await office.admin.post(f"/v1/admin/users/{user_id}/credit", json={"amount": 5})
+        for user_id in UNKNOWN[:3]
+    ]
+
+    assert own.status_code == 403
+    assert [answer.status_code for answer in nobodys] == [404] * 3
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,12 @@ def test_a_seed_makes_chance_repeatable(live_server: LiveServer) -> None:
     assert first != other
 
 
+def test_the_likeliest_token_alone_is_no_choice(live_server: LiveServer) -> None:
+    greedy = text_of(ask(live_server))
+
+    assert text_of(ask(live_server, temperature=1.5, top_k=1)) == greedy
+
+
 def test_seeded_choices_differ_among_themselves(live_server: LiveServer) -> None:
     answer = ask(live_server, temperature=1.5, seed=7, n=2, max_tokens=16)
 

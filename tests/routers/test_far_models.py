@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from galley.core.settings import ModelSettings, Settings
+from galley.core.catalogue import ModelSettings
+from galley.core.settings import Settings
 from galley.db.session import open_database
 from galley.services.pricing import Pricing
 from tests.loopback import events, scripted_server

@@ -11,7 +11,7 @@ import httpx2
 import orjson
 import pytest
 
-from galley.core.settings import EMBEDDED_MODELS
+from galley.core.catalogue import EMBEDDED_MODELS
 from tests.serving import LiveServer, make_settings, serving
 
 pytestmark = pytest.mark.xdist_group("rush")  # one server for the file

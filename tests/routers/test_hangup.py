@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from galley.core.settings import EMBEDDED_MODELS
+from galley.core.catalogue import EMBEDDED_MODELS
 from galley.engines.llama import LlamaEngine
 from tests.serving import LiveServer, make_settings, serving
 
@@ -78,6 +78,20 @@ def test_in_the_middle_of_a_stream(server: LiveServer) -> None:
     assert (row["state"], row["status"]) == ("cancelled", 499)
     assert row["prompt_tokens"] > 20
     assert 5 <= row["completion_tokens"] < 500
+
+
+def test_in_the_middle_of_a_streamed_message(server: LiveServer) -> None:
+    asked = {"model": "galley/chat", "messages": [STORY], "max_tokens": 1500, "stream": True}
+    with server.client.stream("POST", "/v1/messages", json=asked) as answer:
+        lines = answer.iter_lines()
+        while "text_delta" not in next(lines):
+            pass
+
+    wait_for(lambda: slots_at_work(server) == 0, FREED_S)
+    wait_for(lambda: newest_row(server)["state"] != "open", FREED_S)
+    row = newest_row(server)
+    assert (row["endpoint"], row["state"], row["status"]) == ("messages", "cancelled", 499)
+    assert 1 <= row["completion_tokens"] < 500
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from galley import __version__
-from galley.core.settings import ModelSettings
+from galley.core.catalogue import ModelSettings
 from tests.serving import LiveServer, make_settings, serving
 
 HELLO = {"role": "user", "content": "Hello"}

@@ -107,6 +107,74 @@ async def test_nobody_grants_what_they_do_not_hold(office: Office, ada: Person) 
     assert names == ["first", "narrow", "x"]
 
 
+async def test_a_key_with_limits_makes_renews_and_limits_no_keys(
+    office: Office, ada: Person
+) -> None:
+    body = {"name": "few", "limits": {"requests_per_day": 50}}
+    few = (await ada.client.post("/v1/keys", json=body)).json()
+    holder = office.knock(few["key"])
+
+    answers = [
+        await holder.post("/v1/keys", json={"name": "x"}),
+        await holder.post("/v1/keys", json=body),
+        await holder.post(f"/v1/keys/{ada.key_id}/rotate", json={}),
+        await holder.post(f"/v1/keys/{few['id']}/rotate", json={}),
+        await holder.patch(f"/v1/keys/{few['id']}", json={"limits": {}}),
+    ]
+    renamed = await holder.patch(f"/v1/keys/{few['id']}", json={"name": "renamed"})
+    by_its_owner = await ada.client.post(f"/v1/keys/{few['id']}/rotate", json={})
+
+    assert [answer.status_code for answer in answers] == [403] * 5
+    assert "limits of its own" in answers[0].json()["detail"]
+    assert (renamed.json()["name"], renamed.json()["limits"]) == ("renamed", few["limits"])
+    assert by_its_owner.json()["limits"] == few["limits"]
+
+
+async def test_a_login_by_a_key_with_limits_makes_no_keys_either(
+    office: Office, ada: Person
+) -> None:
+    body = {"name": "few", "limits": {"requests_per_day": 50}}
+    few = (await ada.client.post("/v1/keys", json=body)).json()
+    login = (await ada.client.post("/v1/auth/token", json={"api_key": few["key"]})).json()
+
+    refused = await office.knock(login["access_token"]).post("/v1/keys", json={"name": "x"})
+
+    assert refused.status_code == 403
+
+
+async def test_a_key_that_ends_makes_none_that_opens_for_longer(
+    office: Office, ada: Person
+) -> None:
+    body = {"name": "short", "expires_in_days": 10}
+    short = (await ada.client.post("/v1/keys", json=body)).json()
+    holder = office.knock(short["key"])
+
+    unsaid = (await holder.post("/v1/keys", json={"name": "x"})).json()
+    sooner = await holder.post("/v1/keys", json={"name": "x", "expires_in_days": 5})
+    later = await holder.post("/v1/keys", json={"name": "x", "expires_in_days": 11})
+    renewed = (await holder.post(f"/v1/keys/{unsaid['id']}/rotate", json={})).json()
+    endless = (await holder.post(f"/v1/keys/{ada.key_id}/rotate", json={})).json()
+
+    assert (sooner.status_code, later.status_code) == (200, 403)
+    assert short["expires_at"][:19] in later.json()["detail"]
+    ends = {unsaid["expires_at"], renewed["expires_at"], endless["expires_at"]}
+    assert ends == {short["expires_at"]}
+
+
+async def test_what_an_admin_gives_to_others_is_not_bound_by_the_admins_own_key(
+    office: Office, ada: Person
+) -> None:
+    body = {"name": "desk", "limits": {"requests_per_day": 50}, "expires_in_days": 1}
+    desk = office.knock((await office.admin.post("/v1/keys", json=body)).json()["key"])
+    admin_id = (await office.admin.get("/v1/me")).json()["user_id"]
+
+    given = await desk.post(f"/v1/admin/users/{ada.id}/keys", json={"name": "x"})
+    own = await desk.post(f"/v1/admin/users/{admin_id}/keys", json={"name": "x"})
+
+    assert (given.status_code, given.json()["expires_at"]) == (200, None)
+    assert own.status_code == 403
+
+
 async def test_a_revoked_key_opens_nothing_from_that_moment_on(office: Office, ada: Person) -> None:
     made = (await ada.client.post("/v1/keys", json={"name": "lost"})).json()
     lost = office.knock(made["key"])

@@ -218,6 +218,36 @@ def test_an_invoice_is_a_page_without_anything_that_runs(
     assert "Not final" in page.text
 
 
+def test_an_invoice_of_who_paid_ahead_says_last_what_was_paid_and_what_is_due(
+    server: LiveServer, someone: httpx2.Client
+) -> None:
+    put(server, EMBEDDER, unit=2_500_000)
+    user_id = someone.get("/v1/me").json()["user_id"]
+    path = f"/v1/invoices/{this_month()}"
+    billed = someone.get(path, params={"format": "html"}).text
+    server.client.post(f"/v1/admin/users/{user_id}/credit", json={"amount": 4_000_000})
+    embed(someone)
+    refused = someone.post("/v1/embeddings", json={"model": "galley/embeddings", "input": "b"})
+
+    invoice = someone.get(path).json()
+    *_, paid, due = csv.reader(
+        someone.get(path, params={"format": "csv"}).text.splitlines(), strict=True
+    )
+    page = someone.get(path, params={"format": "html"}).text
+
+    assert refused.status_code == 429
+    assert refused.json()["error"]["code"] == "insufficient_quota"
+    assert refused.headers["x-should-retry"] == "false"
+    assert "prepaid credit" in refused.json()["error"]["message"]
+    assert (invoice["paid"], invoice["paid_amount"]) == (2_500_000, "2.50")
+    assert (invoice["due"], invoice["due_amount"]) == (0, "0.00")
+    assert (paid[2], paid[-2:]) == ("paid from credit", ["-2500000", "-2.50"])
+    assert (due[2], due[-2:]) == ("due", ["0", "0.00"])
+    assert "Paid from credit</td><td>2.50</td>" in page
+    assert "Due</td><td>0.00</td>" in page
+    assert "Paid from credit" not in billed
+
+
 def test_admins_see_the_invoices_of_others_and_nobody_else_does(
     server: LiveServer, someone: httpx2.Client
 ) -> None:

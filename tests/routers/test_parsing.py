@@ -9,16 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galley.core.errors import BadRequestError, UnprocessableError
-from galley.dialects import native, openai
+from galley.dialects import anthropic, native, openai
 from galley.dialects.base import Dialect
 from galley.routers.parsing import BIG, MOST_NAMES, MOST_PARTS, parse
 from galley.schemas.base import Request
 from galley.schemas.chat import ChatRequest
 from galley.schemas.embeddings import EmbeddingRequest
+from galley.schemas.messages import MessagesRequest
 from tests.schemas.bodies import VALID, changed, json_values, places
 
 SHAPES = pytest.mark.parametrize("shape", list(VALID), ids=lambda shape: shape.__name__)
-DIALECTS = pytest.mark.parametrize("dialect", [openai, native], ids=["openai", "native"])
+DIALECTS = pytest.mark.parametrize(
+    "dialect", [openai, anthropic, native], ids=["openai", "anthropic", "native"]
+)
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 HEAVY = ThreadPoolExecutor(1)
 MARK = "Zq7"
@@ -32,7 +35,7 @@ def refused(shape: type[Request], body: bytes, dialect: Dialect) -> dict[str, An
     try:
         asyncio.run(parse(shape, body, dialect, HEAVY))
     except expected as error:
-        return dialect.error_body(error)
+        return dialect.error_body(error, "1")
     return None
 
 
@@ -160,6 +163,35 @@ def test_the_field_at_fault_is_named(change: dict[str, Any], param: str | None) 
 
     assert answer is not None
     assert answer["error"]["param"] == param
+    assert answer["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"max_tokens": None}, "max_tokens: Input should be a valid integer"),
+        ({"extra": 1}, "extra: Extra inputs are not permitted"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content: Field required"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "video"}]}]},
+            "messages.0.content.0: 'type' should be one of 'text', 'image',",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+         "messages.0.content.0.text: Field required"),
+        ({"tools": [{"name": "a b", "input_schema": {}}]}, "tools.0.name: String should match"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice 'any' needs tools"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_anthropics_clients_read_of_the_fault_as_theirs_would_say_it(
+    change: dict[str, Any], words: str
+) -> None:
+    body = json.dumps(CHAT | {"max_tokens": 1} | change).encode()
+
+    answer = refused(MessagesRequest, body, anthropic)
+
+    assert answer is not None
+    assert answer["error"]["message"].startswith(words)
     assert answer["error"]["type"] == "invalid_request_error"
 
 

@@ -181,11 +181,12 @@ def test_requests_are_listed_latest_first_and_page_by_page(someone: httpx2.Clien
     ids = [embed(someone, "a").headers["request-id"] for _ in range(5)]
 
     first = someone.get("/v1/requests", params={"limit": 3}).json()
-    rest = someone.get("/v1/requests", params={"after": first["data"][-1]["id"]}).json()
+    rest = someone.get("/v1/requests", params={"after": first["next_after"]}).json()
 
     assert [row["id"] for row in first["data"]] == ids[:1:-1]
     assert [row["id"] for row in rest["data"]] == ids[1::-1]
     assert (first["object"], first["has_more"], rest["has_more"]) == ("list", True, False)
+    assert rest["next_after"] is None
 
 
 def test_requests_are_told_apart(live_server: LiveServer, someone: httpx2.Client) -> None:

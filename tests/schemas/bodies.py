@@ -11,18 +11,32 @@ from galley.schemas.chat import MAX_TOKENS, ChatRequest, Message, SimpleChatRequ
 from galley.schemas.classify import ClassifyBatchRequest, ClassifyRequest
 from galley.schemas.completions import CompletionRequest
 from galley.schemas.embeddings import EmbeddingRequest
+from galley.schemas.messages import (
+    CountTokensRequest,
+    CustomTool,
+    ImageBlock,
+    MessagesRequest,
+    OutputConfig,
+    TextBlock,
+    ThinkingBlock,
+    ToolUseBlock,
+)
 
 Body = dict[str, Any]
 Path = tuple[str | int, ...]
 
 INT64 = 2**63
-FREE = frozenset({"parameters", "schema", "logit_bias"}) | {
-    name for shape in (ChatRequest, Message) for name in shape.inert
+_SHAPES = (
+    ChatRequest, Message, MessagesRequest, TextBlock, ImageBlock, ThinkingBlock, ToolUseBlock,
+    CustomTool, OutputConfig,
+)  # fmt: skip
+FREE = frozenset({"parameters", "schema", "input_schema", "logit_bias"}) | {
+    name for shape in _SHAPES for name in shape.inert
 }  # fields in which any name is welcome
 
 text = st.text(max_size=30)
 some_text = st.text(min_size=1, max_size=30)
-name = st.from_regex(r"[a-zA-Z0-9_-]{1,64}", fullmatch=True)
+name = st.from_regex(r"[a-zA-Z0-9_-]{1,128}", fullmatch=True)
 scalars = st.none() | st.booleans() | st.integers(-INT64, INT64 - 1) | text
 json_values = st.recursive(
     scalars | st.floats(allow_nan=False, allow_infinity=False),
@@ -187,6 +201,85 @@ embeddings = st.fixed_dictionaries(
         "user": json_values,
     },
 )
+_marked = {"cache_control": json_values}
+_text_blocks = fields(_marked, type=st.just("text"), text=text)
+_image_blocks = fields(
+    _marked,
+    type=st.just("image"),
+    source=st.fixed_dictionaries(
+        {
+            "type": st.just("base64"),
+            "media_type": st.sampled_from(["image/png", "image/webp"]),
+            "data": st.just("AAAA"),
+        }
+    ),
+)
+_result_blocks = fields(
+    _marked | {"is_error": st.booleans(), "content": text | st.lists(_text_blocks | _image_blocks)},
+    type=st.just("tool_result"),
+    tool_use_id=some_text,
+)
+_answer_blocks = st.one_of(
+    _text_blocks,
+    fields({"signature": text}, type=st.just("thinking"), thinking=text),
+    fields(
+        {"caller": json_values},
+        type=st.just("tool_use"),
+        id=some_text,
+        name=name,
+        input=st.dictionaries(text, json_values, max_size=3),
+    ),
+)
+_asking = st.fixed_dictionaries(
+    {
+        "role": st.just("user"),
+        "content": text
+        | st.lists(_text_blocks | _image_blocks | _result_blocks, min_size=1, max_size=3),
+    }
+)
+_answering = st.fixed_dictionaries(
+    {"role": st.just("assistant"), "content": text | st.lists(_answer_blocks, max_size=3)}
+)
+_turns = st.tuples(st.lists(_asking | _answering, max_size=3), _asking).map(
+    lambda found: [*found[0], found[1]]
+)
+_custom_tools = fields(
+    {"type": st.just("custom"), "input_examples": json_values},
+    name=name,
+    input_schema=_schemas,
+)
+_counted: dict[str, SearchStrategy[Any]] = {
+    "system": text | st.lists(_text_blocks, max_size=2),
+    "tools": st.lists(_custom_tools, max_size=2, unique_by=lambda tool: tool["name"]),
+    "tool_choice": fields(
+        {"disable_parallel_tool_use": st.booleans()}, type=st.sampled_from(["auto", "none"])
+    ),
+    "output_config": fields(
+        {
+            "format": st.fixed_dictionaries({"type": st.just("json_schema"), "schema": _schemas}),
+            "effort": json_values,
+        }
+    ),
+}
+counts = fields(
+    _counted | dict.fromkeys(sorted(CountTokensRequest.inert), json_values),
+    model=some_text,
+    messages=_turns,
+)
+messages = fields(
+    _counted
+    | dict.fromkeys(sorted(MessagesRequest.inert), json_values)
+    | {
+        "stream": st.booleans(),
+        "stop_sequences": st.lists(some_text, max_size=4),
+        "temperature": st.floats(0, 1),
+        "top_p": st.floats(0, 1),
+        "top_k": st.integers(0, MAX_TOKENS),
+    },
+    model=some_text,
+    messages=_turns,
+    max_tokens=st.integers(1, MAX_TOKENS),
+)
 pictures = fields({"filename": text}, image=some_text)
 batches = st.fixed_dictionaries(
     {"images": st.lists(pictures, min_size=1, max_size=32)},
@@ -201,6 +294,8 @@ VALID: dict[type[Request], SearchStrategy[Body]] = {
     ChatRequest: chats,
     SimpleChatRequest: simple_chats,
     CompletionRequest: completions,
+    MessagesRequest: messages,
+    CountTokensRequest: counts,
     EmbeddingRequest: embeddings,
     ClassifyRequest: pictures,
     ClassifyBatchRequest: batches,
@@ -212,7 +307,7 @@ def places(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     yield path, value
     if isinstance(value, dict):
         for key, inner in value.items():
-            if key not in FREE:
+            if key not in FREE and not (key == "input" and isinstance(inner, dict)):  # a tool's
                 yield from places(inner, (*path, key))
     elif isinstance(value, list):
         for index, inner in enumerate(value):

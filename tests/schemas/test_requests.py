@@ -16,6 +16,7 @@ from galley.schemas.chat import MAX_TOKENS, ChatRequest, SimpleChatRequest
 from galley.schemas.classify import ClassifyBatchRequest, ClassifyRequest
 from galley.schemas.completions import CompletionRequest
 from galley.schemas.embeddings import EmbeddingRequest
+from galley.schemas.messages import CountTokensRequest, MessagesRequest
 from tests.schemas.bodies import INT64, VALID, changed, places, spelled
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -23,6 +24,8 @@ SMALLEST: dict[type[Request], dict[str, Any]] = {
     ChatRequest: CHAT | {"logprobs": True},
     SimpleChatRequest: {"messages": CHAT["messages"]},
     CompletionRequest: {"model": "m", "prompt": "hi"},
+    MessagesRequest: CHAT | {"max_tokens": 1},
+    CountTokensRequest: CHAT,
     EmbeddingRequest: {"model": "m", "input": "hi"},
     ClassifyRequest: {"image": "-"},
     ClassifyBatchRequest: {"images": [{"image": "-"}]},
@@ -37,9 +40,21 @@ SAMPLING = {
     "n": (1, 16),
 }
 BOUNDS: dict[type[Request], dict[str, tuple[float, float]]] = {
-    ChatRequest: SAMPLING | {"max_completion_tokens": (1, MAX_TOKENS), "top_logprobs": (0, 20)},
+    ChatRequest: SAMPLING
+    | {
+        "max_completion_tokens": (1, MAX_TOKENS),
+        "top_logprobs": (0, 20),
+        "top_k": (0, MAX_TOKENS),
+    },
     SimpleChatRequest: {"max_tokens": (1, MAX_TOKENS), "temperature": (0.0, 2.0)},
     CompletionRequest: SAMPLING | {"logprobs": (0, 5)},
+    MessagesRequest: {
+        "max_tokens": (1, MAX_TOKENS),
+        "temperature": (0.0, 1.0),
+        "top_p": (0.0, 1.0),
+        "top_k": (0, MAX_TOKENS),
+    },
+    CountTokensRequest: {},
     EmbeddingRequest: {"dimensions": (1, 65_536)},
     ClassifyRequest: {},
     ClassifyBatchRequest: {"top_k": (1, 1000), "threshold": (0.0, 1.0)},

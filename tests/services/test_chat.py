@@ -45,6 +45,19 @@ async def test_pieces_of_a_tool_call_join_by_its_index() -> None:
     ]
 
 
+async def test_calls_that_a_server_numbers_alike_are_told_apart_by_their_ids() -> None:
+    deltas = [
+        Delta(tool_calls=[ToolCall(0, "c1", "one", "{")]),
+        Delta(tool_calls=[ToolCall(0, "c1", None, "}")]),
+        Delta(tool_calls=[ToolCall(0, "c2", "two", "{")]),
+        Delta(tool_calls=[ToolCall(0, None, None, "}")]),
+    ]
+
+    (answer,) = await gather(stream(deltas), 1)
+
+    assert [(c.id, c.arguments) for c in answer.tool_calls] == [("c1", "{}"), ("c2", "{}")]
+
+
 async def test_logprobs_join_in_order() -> None:
     deltas = [
         Delta(text="a", logprobs=[{"token": "a"}]),

@@ -22,7 +22,7 @@ SOURCE = f"hf:{REPOSITORY}/small.gguf"
 FETCH = """
 import sys
 from pathlib import Path
-from galley.core.settings import ModelSettings
+from galley.core.catalogue import ModelSettings
 from galley.services.sources import SourceError, fetch, find
 model = ModelSettings.model_validate_json(sys.argv[1])
 try:

@@ -25,7 +25,8 @@ from galley.db.session import Database, open_database
 from galley.db.tables import ApiRequest, new_id
 from galley.schemas.delta import Delta, Usage
 from galley.services.accounts import Accounts
-from galley.services.metering import Arrival, Meter
+from galley.services.charge import Arrival
+from galley.services.metering import Meter
 from galley.services.pricing import Pricing
 from galley.stores.limiter_memory import MemoryLimiter
 
@@ -92,7 +93,7 @@ async def test_success_is_booked_before_the_answer_may_leave(
     async with meter.hold(Arrival(REQUEST_ID, "mine-1"), caller, "chat") as charge:
         charge.add(Delta(text="Hello", tokens=1))
         charge.add(Delta(finish_reason="stop", usage=Usage(7, 3, 2)))
-        await charge.settle()
+        await meter.settle(charge)
 
         row = await only_row(database)
 
@@ -171,8 +172,8 @@ async def test_settling_again_changes_nothing(
     meter: Meter, caller: Caller, ledger: Ledger, database: Database
 ) -> None:
     async with meter.hold(Arrival(REQUEST_ID, None), caller, "chat") as charge:
-        await charge.settle()
-        await charge.settle(EngineTimeoutError("late"))
+        await meter.settle(charge)
+        await meter.settle(charge, EngineTimeoutError("late"))
 
     assert (await only_row(database)).state == "completed"
 
@@ -184,7 +185,7 @@ async def test_answers_to_one_prompt_count_it_once(meter: Meter, caller: Caller)
             charge.add(Delta(index=index, usage=Usage(prompt, 5)))
 
         assert charge.usage == Usage(prompt_tokens=40, completion_tokens=20)
-        await charge.settle()
+        await meter.settle(charge)
 
 
 async def test_metrics_count_what_the_ledger_books(
@@ -193,7 +194,7 @@ async def test_metrics_count_what_the_ledger_books(
     async with meter.hold(Arrival(REQUEST_ID, None), caller, "chat") as charge:
         charge.record.served_model = "m"
         charge.add(Delta(text="x", usage=Usage(7, 3)))
-        await charge.settle()
+        await meter.settle(charge)
 
     def value(name: str, **labels: Any) -> float | None:
         return metrics.registry.get_sample_value(name, labels)
@@ -208,9 +209,9 @@ async def test_metrics_count_what_the_ledger_books(
 async def ask(meter: Meter, caller: Caller, tokens: int = 0, **most: int) -> dict[str, str]:
     """One request that uses `tokens`; returns how the limits stood when it was let in."""
     async with meter.hold(Arrival(new_id(), None), caller, "chat") as charge:
-        await charge.admit("small", **most)
+        await meter.admit(charge, "small", **most)
         charge.add(Delta(text="x", usage=Usage(completion_tokens=tokens)))
-        await charge.settle()
+        await meter.settle(charge)
         return {name.decode(): value.decode() for name, value in charge.headers}
 
 
@@ -257,7 +258,7 @@ async def test_a_refused_request_gives_everything_back(meter: Meter, caller: Cal
 
     async def sent_away() -> None:
         async with meter.hold(Arrival(new_id(), None), mine, "chat") as charge:
-            await charge.admit("small")
+            await meter.admit(charge, "small")
             raise OverloadedError("full", code="queue_full")
 
     with pytest.raises(OverloadedError):
@@ -271,10 +272,10 @@ async def test_requests_at_the_same_time_are_limited_until_one_ends(
 ) -> None:
     mine = limited(caller, concurrency=1)
     async with meter.hold(Arrival(new_id(), None), mine, "chat") as charge:
-        await charge.admit("small")
+        await meter.admit(charge, "small")
         with pytest.raises(RateLimitError, match="at a time"):
             await ask(meter, mine)
-        await charge.settle()
+        await meter.settle(charge)
 
     await ask(meter, mine)
 
@@ -302,6 +303,6 @@ async def test_a_budget_is_never_exceeded_and_waiting_for_it_is_not_advised(
 async def test_a_model_without_a_price_is_refused(meter: Meter, caller: Caller) -> None:
     with pytest.raises(OverloadedError, match="galley prices set unheard-of") as refused:
         async with meter.hold(Arrival(new_id(), None), caller, "chat") as charge:
-            await charge.admit("unheard-of")
+            await meter.admit(charge, "unheard-of")
 
     assert refused.value.code == "price_unknown"

@@ -102,7 +102,7 @@ async def test_open_requests_stay_and_interrupted_ones_go(
     await asyncio.sleep(2 * OPEN_AFTER_S)
     await ledger.aclose()
     async with database.sessions.begin() as session:
-        await interrupt_open(session, instance_id=THIS_SERVER)
+        await interrupt_open(session, but=[THIS_SERVER])
 
     await retention(database, 7).delete_old()
 

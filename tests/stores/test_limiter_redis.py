@@ -262,6 +262,7 @@ async def test_everything_in_redis_ends_some_day(server: Open, redis_client: Red
         demand("requests", "minute", 9),
         demand("requests", "day", 9),
         demand("cost", "month", 9),
+        demand("cost", "ever", 9),
         RUNNING,
     ]
     await one.reserve("a", every)

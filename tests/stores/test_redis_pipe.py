@@ -1,12 +1,13 @@
 """The way to Redis: what is asked together travels together, and only silence is a loss."""
 
 import asyncio
+import contextlib
 import time
 
 import pytest
 from redis.asyncio import Redis
 
-from galley.stores.redis_pipe import LostError, RedisPipe
+from galley.stores.redis_pipe import LostError, RedisPipe, end
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -79,3 +80,17 @@ async def test_silence_is_a_loss_to_all_who_wait_at_the_same_moment(own_redis: R
 
     assert told == [True] * 300
     assert again
+
+
+async def test_a_task_ends_even_if_the_client_swallows_a_cancellation():
+    async def swallowing() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(swallowing())
+    await asyncio.sleep(0)
+
+    await end(task)
+
+    assert task.cancelled()

@@ -44,13 +44,14 @@ def upgrade() -> None:
     )
     op.add_column("api_requests", sa.Column("price_id", ID, nullable=True))
     _rebuild_sums()
-    _create_days_and_retention()
+    _create_days_retention_instances()
 
 
 def downgrade() -> None:
     """Take it all back; what the keys and costs of requests were is lost."""
     op.drop_table("usage_daily")
     op.drop_table("retention")
+    op.drop_table("instances")
     op.execute("CREATE TABLE kept AS SELECT * FROM usage_hourly")
     op.drop_table("usage_hourly")
     _create_sums("usage_hourly", [])
@@ -69,7 +70,10 @@ def downgrade() -> None:
             keys.drop_column(column)
     with op.batch_alter_table("users") as users:
         users.drop_constraint("fk_users_tier", type_="foreignkey")
-        for column in ("tier", "status", "password_hash", "limits", "tokens_from"):
+        for column in (
+            "tier", "status", "password_hash", "limits", "credit", "spent_before_credit",
+            "tokens_from",
+        ):  # fmt: skip
             users.drop_column(column)
     op.drop_table("tiers")
 
@@ -101,6 +105,10 @@ def _widen_users_and_keys() -> None:
         users.add_column(sa.Column("status", sa.String, nullable=False, server_default="active"))
         users.add_column(sa.Column("password_hash", sa.String, nullable=True))
         users.add_column(sa.Column("limits", sa.JSON, nullable=False, server_default="{}"))
+        users.add_column(sa.Column("credit", sa.BigInteger, nullable=True))
+        users.add_column(
+            sa.Column("spent_before_credit", sa.BigInteger, nullable=False, server_default="0")
+        )
         users.add_column(sa.Column("tokens_from", MOMENT, nullable=False, server_default=NOW))
         users.create_foreign_key("fk_users_tier", "tiers", ["tier"], ["name"])
     with op.batch_alter_table("users") as users:
@@ -175,7 +183,7 @@ def _rebuild_sums() -> None:
     op.execute(statement.replace("HOUR", hour))
 
 
-def _create_days_and_retention() -> None:
+def _create_days_retention_instances() -> None:
     cost = sa.Column("cost", sa.BigInteger(), nullable=False)
     _create_sums("usage_daily", [], cost, period=sa.Column("day", sa.Date(), nullable=False))
     statement = (
@@ -195,6 +203,12 @@ def _create_days_and_retention() -> None:
         sa.Column("id", sa.Integer(), nullable=False, autoincrement=False),
         sa.Column("whole_from", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_retention"),
+    )
+    op.create_table(
+        "instances",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("seen_at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_instances"),
     )
 
 

@@ -1,0 +1,76 @@
+"""What one request may take and has taken, from its arrival to its settlement."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from galley.core.caller import Caller
+from galley.db.record import Record
+from galley.schemas.delta import Delta, Usage
+from galley.services.limits import Headers
+from galley.services.pricing import Price
+from galley.stores.limiter import Demand
+
+_NOTHING = Usage()
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A request as it came in: its id, the caller's own id, and when (clock and calendar)."""
+
+    request_id: str
+    client_request_id: str | None
+    began: float = field(default_factory=time.perf_counter)
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def elapsed_ms(self) -> float:
+        """Milliseconds since it came in."""
+        return (time.perf_counter() - self.began) * 1000
+
+
+class Charge:
+    """What one request has used so far; whoever does the work fills it in."""
+
+    __slots__ = (
+        "_pieces", "_usage",
+        "arrival", "caller", "demands", "headers", "per_prompt", "price", "record", "settled",
+    )  # fmt: skip
+
+    def __init__(self, arrival: Arrival, caller: Caller, record: Record) -> None:
+        self.arrival = arrival
+        self.caller = caller
+        self.record = record
+        self.settled = False
+        self.per_prompt = 1  # how many answers share one prompt
+        self.price: Price | None = None
+        self.demands: Sequence[Demand] = ()
+        self.headers: Headers = []  # how the caller's limits stand
+        self._pieces: dict[int, int] = {}
+        self._usage: dict[int, Usage] = {}
+
+    def add(self, delta: Delta) -> None:
+        """Count a piece of an answer."""
+        if self.record.first_token_ms is None and (delta.text or delta.tool_calls):
+            self.record.first_token_ms = self.arrival.elapsed_ms()
+        if delta.usage is not None:
+            self._usage[delta.index] = delta.usage
+        self._pieces[delta.index] = self._pieces.get(delta.index, 0) + delta.tokens
+
+    @property
+    def usage(self) -> Usage:
+        """All answers' tokens so far; a prompt that several answers share counts once."""
+        total = Usage()
+        prompts: dict[int, Usage] = {}
+        for index, pieces in self._pieces.items():
+            found = self._usage.get(index, _NOTHING)
+            # Broken off, an answer has no final count: what came is what is billed.
+            total.completion_tokens += found.completion_tokens or pieces
+            prompt = index // self.per_prompt
+            first = prompts.get(prompt)
+            if first is None or found.prompt_tokens > first.prompt_tokens:
+                prompts[prompt] = found
+        for found in prompts.values():
+            total.prompt_tokens += found.prompt_tokens
+            total.cached_tokens += found.cached_tokens
+        return total
