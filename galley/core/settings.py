@@ -48,8 +48,8 @@ class Settings(BaseSettings):
     port: int = Field(
         default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
     )
-    trusted_proxies: str = Field(
-        default="",
+    trusted_proxies: str | None = Field(
+        default=None,
         description="Proxies whose X-Forwarded-For and -Proto are believed: "
         "addresses or networks, by commas.",
     )
@@ -166,9 +166,9 @@ class Settings(BaseSettings):
 
     @field_validator("trusted_proxies")
     @classmethod
-    def _are_addresses(cls, proxies: str) -> str:
-        for proxy in filter(None, map(str.strip, proxies.split(","))):
-            ip_network(proxy, strict=False)  # its ValueError says which one is no address
+    def _are_addresses(cls, proxies: str | None) -> str | None:
+        for proxy in proxies.split(",") if proxies else ():
+            ip_network(proxy.strip(), strict=False)  # its ValueError says which one is no address
         return proxies
 
     @model_validator(mode="after")
