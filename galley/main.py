@@ -110,17 +110,32 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
     headers = dict(found.headers or {})
     if "Allow" in headers:
         headers["Allow"] = ", ".join(_allowed(request)) or headers["Allow"]
+    dialect = dialect_of(path, request.scope["headers"])
     if found.status_code == 405:
         failure: GalleyError = BadRequestError(found.detail, code="method_not_allowed")
-        dialect = dialect_of(path, request.scope["headers"])
+    elif found.status_code != 404:
+        failure = BadRequestError(found.detail, code="invalid_request")
     else:
+        meant = _meant(request)
+        then = "/docs lists what there is."
+        if meant:
+            has_to = "end with" if meant.endswith(path) else "leave out"
+            then = f"For {meant[:_SHOWN_PATH]}, your client's base URL has to {has_to} /v1."
         failure = NotFoundError(
-            f"There is no {request.method} {path[:_SHOWN_PATH]} here. /docs lists what there is.",
-            code="not_found",
+            f"There is no {request.method} {path[:_SHOWN_PATH]} here. {then}", code="not_found"
         )
-        dialect = dialect_of_nowhere(path, request.scope["headers"])
+        dialect = dialect_of_nowhere(meant or path, request.scope["headers"])
     body = dialect.error_body(failure, request.scope["arrival"].request_id)
     return JSONResponse(body, found.status_code, headers)
+
+
+def _meant(request: Request) -> str | None:
+    """Name the route that a client asks for whose base URL lacks `/v1`, or has it on top."""
+    path = request.url.path
+    other = path.removeprefix("/v1") if path.startswith("/v1/v1/") else f"/v1{path}"
+    scope = {**request.scope, "path": other}
+    found = any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+    return other if found else None
 
 
 def _allowed(request: Request) -> list[str]:

@@ -12,7 +12,7 @@ from galley import __version__
 # What `galley --help` says of each; the first line of the command's own help.
 COMMANDS = {
     "serve": "Start the server with its models.",
-    "demo": "Walk every endpoint of a running server and print a table.",
+    "demo": "Ask every model of a running server in every way, and print a table.",
     "chat": "Talk to a chat model: one question, or a conversation.",
     "classify": "Say what is in pictures.",
     "embed": "Turn texts into vectors, and compare them.",

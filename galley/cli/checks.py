@@ -1,4 +1,4 @@
-"""What `galley demo` tries: every endpoint, and whether the answer is right.
+"""What `galley demo` tries, and whether the answer is right.
 
 The picture, `sample.jpg`, is scikit-image's `coffee`, made smaller: by Rachel Michetti, courtesy
 of Pikolo Espresso Bar, released under CC0 (no copyright restrictions).

@@ -57,7 +57,7 @@ def in_words(error: APIError, profile: Profile) -> str:
     if error.code == "model_not_found":
         said += " So does `galley models list`."
     if error.retry_after is not None:
-        said = re.sub(r" Try again( in a moment| shortly)?\.$", "", said)
+        said = re.sub(r" Try again( in a moment| in a second| shortly| in \d+ s)?\.$", "", said)
         said += f" Try again in {error.retry_after:g} s."
     return f"{said} (request {error.request_id})" if error.request_id else said
 

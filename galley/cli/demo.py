@@ -1,4 +1,4 @@
-"""`galley demo`: every endpoint of a running server, green or red."""
+"""`galley demo`: what a running server answers, green or red."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -36,7 +36,7 @@ def demo(
     ] = 120.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Walk every endpoint of a running server and print a table.
+    """Ask every model of a running server in every way, and print a table.
 
     galley demo
     galley demo --server http://gpu-box:8000 --key gk_...

@@ -10,12 +10,15 @@ from rich.markup import escape
 
 from galley.cli.connection import KeyOption, ServerOption, connected
 from galley.cli.console import ExitCode, JsonOption, fail, make_table, out, print_json
+from galley.cli.users import find_user
+from galley.client import Client
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show and save invoices.")
 
 MonthArgument = Annotated[str, typer.Argument(metavar="MONTH", help="Such as 2026-11.")]
 UserOption = Annotated[
-    str | None, typer.Option("--user", metavar="ID", help="Of this user; for admins.")
+    str | None,
+    typer.Option("--user", metavar="EMAIL", help="Whose, by address or id; for admins."),
 ]
 
 
@@ -47,7 +50,7 @@ def show(
 ) -> None:
     """Show an invoice, line by line."""
     with connected(server, key) as client:
-        invoice: dict[str, Any] = json.loads(client.request("GET", _path(month, user, "json")))
+        invoice: dict[str, Any] = json.loads(_fetch(client, month, user, "json"))
     if as_json:
         print_json(invoice)
         return
@@ -83,7 +86,7 @@ def save(
 ) -> None:
     """Save an invoice as a file."""
     with connected(server, key) as client:
-        content = client.request("GET", _path(month, user, format))
+        content = _fetch(client, month, user, format)
     path = output or Path(f"invoice-{month}.{format}")
     try:
         path.write_bytes(content)
@@ -92,6 +95,10 @@ def save(
     typer.echo(f"Saved {path}.")
 
 
-def _path(month: str, user: str | None, format: str) -> str:
-    whose = f"/v1/admin/users/{quote(user, safe='')}" if user is not None else "/v1"
-    return f"{whose}/invoices/{quote(month, safe='')}?format={format}"
+def _fetch(client: Client, month: str, user: str | None, format: str) -> bytes:
+    whose = "/v1"
+    if user is not None:
+        # An id needs no scope but that of invoices.
+        user_id = find_user(client, user)["id"] if "@" in user else user
+        whose = f"/v1/admin/users/{quote(user_id, safe='')}"
+    return client.request("GET", f"{whose}/invoices/{quote(month, safe='')}?format={format}")

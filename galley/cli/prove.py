@@ -69,7 +69,7 @@ def limits(
 @contextmanager
 def _somebody(client: Client, limit: int) -> Generator[str]:
     """Yield the key of a user who is there for the block."""
-    name = f"prove-{uuid4().hex}"
+    name = f"prove-{uuid4().hex[:12]}"
     body = {"email": f"{name}@localhost", "name": "galley prove", "tier": "enterprise"}
     body |= {"limits": {"requests_per_minute": limit}}
     user = json.loads(client.request("POST", "/v1/admin/users", body))

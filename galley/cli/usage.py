@@ -39,7 +39,8 @@ def usage(
     """Show what your requests came to, and what your limits leave you."""
     known = _ALL if everyones else _OWN
     if by is not None and by not in known:
-        fail(f"--by {by} does not go with this: choose {', '.join(known)}.", ExitCode.USAGE)
+        without = "with" if everyones else "without"
+        fail(f"--by {by} does not go {without} --all: choose {', '.join(known)}.", ExitCode.USAGE)
     given = {"from": first and f"{first:%Y-%m-%d}", "to": last and f"{last:%Y-%m-%d}"}
     given["group_by"] = by
     query = urlencode({name: value for name, value in given.items() if value is not None})

@@ -28,22 +28,21 @@ def list_users(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List users, the oldest first."""
+    """List users, the oldest first. Their ids are in the JSON."""
     search = "" if email is None else f"&email={quote(email, safe='')}"
     with connected(server, key) as client:
         users = whole_list(client, f"/v1/admin/users?limit=1000{search}")
     if as_json:
         print_json(users)
         return
-    table = make_table(
-        "email", "name", "tier", "admin", "status", "own limits", "credit left", "id"
-    )
+    table = make_table("email", "name", "tier", "admin", "status", "own limits", "credit left")
+    table.columns[0].no_wrap = True
     for user in users:
         admin = "yes" if user["is_admin"] else ""
         cells = (user["email"], user["name"], user["tier"], admin, user["status"])
         style = "" if user["status"] == "active" else "dim"
         cells = (*map(escape, cells), shown(user["limits"]), _credit(user))
-        table.add_row(*cells, user["id"], style=style)
+        table.add_row(*cells, style=style)
     out.print(table)
 
 

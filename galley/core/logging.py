@@ -4,15 +4,21 @@ Called once by the command line; a library user of `create_app` keeps their own 
 holds a prompt, an answer or a key; so traces are without the values of variables.
 """
 
+import atexit
 import logging
 import sys
-from typing import Any
+import threading
+import time
+from collections import deque
+from typing import Any, BinaryIO, Self
 
 import orjson
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
 from galley.core.settings import Settings
+
+SOON_S = 0.1
 
 
 def configure_logging(settings: Settings) -> None:
@@ -34,7 +40,7 @@ def configure_logging(settings: Settings) -> None:
             structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(orjson.dumps),
         ]
-        factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
+        factory = _Lines(sys.stderr.buffer)
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     structlog.configure(
         processors=[*shared, *last],
@@ -45,6 +51,49 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [_Forward()]
     root.setLevel(max(level, logging.WARNING))
+
+
+class _Lines:
+    """Writes lines in blocks; a system call for each would cost a third of the whole road.
+
+    Warnings and worse are written at once, with what came before them, and the rest soon.
+    """
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._lines: deque[bytes] = deque()
+        self._some = threading.Event()
+        self._writing = threading.Lock()
+        threading.Thread(target=self._write_soon, name="galley-log", daemon=True).start()
+        atexit.register(self._write)
+
+    def msg(self, line: bytes) -> None:
+        self._lines.append(line)
+        if not self._some.is_set():
+            self._some.set()
+
+    def urgent(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._write()
+
+    def __call__(self, *_: Any) -> Self:
+        """Be the logger of every name."""
+        return self
+
+    debug = info = msg
+    warning = error = critical = urgent
+
+    def _write_soon(self) -> None:
+        while self._some.wait():
+            time.sleep(SOON_S)
+            self._some.clear()
+            self._write()
+
+    def _write(self) -> None:
+        with self._writing:
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            self._out.write(b"".join(line + b"\n" for line in lines))
+            self._out.flush()
 
 
 class _Forward(logging.Handler):

@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
+from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -28,7 +29,10 @@ from galley.db.record import (
 )
 from galley.db.tables import ApiRequest, Base, Id, UsageDaily, UsageHourly, UtcDateTime, id_bytes
 
-_UPSERT = upsert_requests(f"VALUES ({', '.join('?' * len(COLUMNS))})")
+# Each statement lets go of the interpreter and has to get it back: rows go in by dozens.
+_AT_ONCE = (64, 16, 4, 1)
+_VALUES = f"({', '.join('?' * len(COLUMNS))})"
+_UPSERTS = {n: upsert_requests(f"VALUES {', '.join([_VALUES] * n)}") for n in _AT_ONCE}
 _ADD_TO_HOURS = add_to_hours(f"VALUES ({', '.join('?' * len(SUM_COLUMNS))})")
 _ADD_TO_DAYS = add_to_days(f"VALUES ({', '.join('?' * len(DAY_COLUMNS))})")
 # A value that SQLite cannot hold, or a constraint that it breaks.
@@ -83,10 +87,29 @@ class SqliteWriter:
 def _commit(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        changed = [row for row in rows if connection.execute(_UPSERT, _request(row)).rowcount]
+        changed = _upsert(connection, rows)
         sums = hourly_sums(row for row in changed if row[STATE] != "open")
         connection.executemany(_ADD_TO_HOURS, map(_hour, sums))
         connection.executemany(_ADD_TO_DAYS, map(_day, daily_sums(sums)))
+
+
+def _upsert(connection: sqlite3.Connection, rows: Sequence[Row]) -> Sequence[Row]:
+    """Write `rows`; returns those that were not settled before."""
+    values, done, changed = list(map(_request, rows)), 0, 0
+    for n in _AT_ONCE:
+        while len(rows) - done >= n:
+            part = chain.from_iterable(values[done : done + n])
+            changed += connection.execute(_UPSERTS[n], tuple(part)).rowcount
+            done += n
+    if changed == len(rows):
+        return rows
+    # Some were: start anew, and ask of each.
+    connection.execute("ROLLBACK")
+    connection.execute("BEGIN IMMEDIATE")
+    one = _UPSERTS[1]
+    return [
+        row for row, own in zip(rows, values, strict=True) if connection.execute(one, own).rowcount
+    ]
 
 
 def _writer(table: type[Base], columns: Sequence[str]) -> Callable[[Row], Sequence[Any]]:

@@ -131,7 +131,7 @@ def _summed(span: Span, table: Table, *key: Any) -> Select[*tuple[Any, ...]]:
         query = query.where(table.user_id == span.user_id)
     if span.first is not None:
         query = query.where(_begins(table, span.first))
-    if span.last is not None:
+    if span.last not in (None, date.max):
         query = query.where(not_(_begins(table, span.last + timedelta(days=1))))
     return query
 

@@ -79,6 +79,14 @@ class ChatEngine(Engine, Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Begun:
+    """What a model has begun of a call: its work is used up, even if nobody waits for the rest."""
+
+    items: int = 0
+    tokens: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Embedded:
     """`vectors` has one row per input, of `dimensions` floats and L2 norm 1."""
@@ -95,13 +103,18 @@ class Embedder(Engine, Protocol):
     """The longest input it reads, in tokens, special tokens included."""
 
     async def embed(
-        self, inputs: Sequence[str] | Sequence[Sequence[int]], *, truncate: bool = False
+        self,
+        inputs: Sequence[str] | Sequence[Sequence[int]],
+        *,
+        truncate: bool = False,
+        begun: Begun | None = None,
     ) -> Embedded:
         """One unit vector per input, in order.
 
         Args:
             inputs: 1 to 2048 non-empty texts, or token ids without special tokens.
             truncate: cut what is too long instead of refusing it.
+            begun: where to note how far the model got, however the call ends.
         Raises:
             BadRequestError: an input is longer than `max_tokens` or has an unknown token id
                 (`param="input"`).
@@ -128,10 +141,13 @@ class Classifier(Engine, Protocol):
 
     labels: Sequence[str]
 
-    async def classify(self, images: Sequence[bytes]) -> list[Classified | BadRequestError]:
+    async def classify(
+        self, images: Sequence[bytes], *, begun: Begun | None = None
+    ) -> list[Classified | BadRequestError]:
         """One result per picture, in order; a bad picture does not spoil the others.
 
         Args:
             images: 1 to 32 PNG, JPEG, WebP or GIF files (first frame), at most 25 megapixels.
+            begun: where to note how far the model got, however the call ends.
         """
         ...

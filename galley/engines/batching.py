@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from galley.core.errors import EngineError, GalleyError, OverloadedError
-from galley.engines.base import Floats
+from galley.engines.base import Begun, Floats
 
 T = TypeVar("T")
 
@@ -108,9 +108,11 @@ class Batcher(Generic[T]):
         for thread in self._threads:
             thread.start()
 
-    async def __call__(self, items: Sequence[T]) -> Batched:
+    async def __call__(self, items: Sequence[T], begun: Begun | None = None) -> Batched:
         """Return one row per item. A cancelled caller's items are not run any more.
 
+        Args:
+            begun: gets the items that were run, whoever waited for them, and what they weigh.
         Raises:
             EngineError: the model failed on these items.
             OverloadedError: the model is shut down.
@@ -121,7 +123,12 @@ class Batcher(Generic[T]):
                 raise OverloadedError("The model is shut down.")
             self._queue.append(job)
             self._wake.notify()
-        return await job.future
+        try:
+            return await job.future
+        finally:
+            if begun is not None:
+                begun.items += job.taken
+                begun.tokens += sum(map(self._weigh, items[: job.taken]))
 
     async def close(self) -> None:
         """Finish the calls that run, refuse those who wait, end the threads. Safe to repeat."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from galley.core.errors import BadRequestError, OverloadedError
-from galley.engines.base import Classified, Floats
+from galley.engines.base import Begun, Classified, Floats
 from galley.engines.batching import Batcher
 from galley.engines.graphs import efficientnet_lite0, kept
 from galley.engines.onnx_session import Session, open_session
@@ -105,23 +105,25 @@ class OnnxClassifier:
             threads=session.calls,
         )
 
-    async def classify(self, images: Sequence[bytes]) -> list[Classified | BadRequestError]:
+    async def classify(
+        self, images: Sequence[bytes], *, begun: Begun | None = None
+    ) -> list[Classified | BadRequestError]:
         if self.problem:
             raise OverloadedError("The model is shut down.")
-        return await asyncio.gather(*(self._one(image) for image in images))
+        return await asyncio.gather(*(self._one(image, begun) for image in images))
 
     async def aclose(self) -> None:
         self.problem = "shut down"
         self._decoding.shutdown(wait=False)
         await self._batcher.close()
 
-    async def _one(self, image: bytes) -> Classified | BadRequestError:
+    async def _one(self, image: bytes, begun: Begun | None) -> Classified | BadRequestError:
         loop = asyncio.get_running_loop()
         try:
             picture, decode_s = await loop.run_in_executor(self._decoding, self._decode, image)
         except BadRequestError as error:
             return error
-        batched = await self._batcher([picture.pixels])
+        batched = await self._batcher([picture.pixels], begun)
         return Classified(
             probabilities=batched.rows[0],
             width=picture.width,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galley.core.errors import OverloadedError
-from galley.engines.base import Embedded, Floats
+from galley.engines.base import Begun, Embedded, Floats
 from galley.engines.batching import Batcher
 from galley.engines.graphs import bert, kept
 from galley.engines.onnx_session import Feed, Session, open_session
@@ -75,7 +75,11 @@ class OnnxEmbedder:
         )
 
     async def embed(
-        self, inputs: Sequence[str] | Sequence[Sequence[int]], *, truncate: bool = False
+        self,
+        inputs: Sequence[str] | Sequence[Sequence[int]],
+        *,
+        truncate: bool = False,
+        begun: Begun | None = None,
     ) -> Embedded:
         if self.problem:
             raise OverloadedError("The model is shut down.")
@@ -87,7 +91,7 @@ class OnnxEmbedder:
             )
         # Neighbours of one length share a run of the graph, with nothing to pad.
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        batched = await self._batcher([rows[i] for i in order])
+        batched = await self._batcher([rows[i] for i in order], begun)
         vectors = np.empty_like(batched.rows)
         vectors[order] = batched.rows
         return Embedded(vectors, sum(map(len, rows)))

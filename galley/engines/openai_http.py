@@ -13,12 +13,12 @@ import orjson
 import structlog
 
 from galley.core.errors import BadRequestError, EngineError, OverloadedError
-from galley.engines.bounds import most_prompt_tokens
+from galley.engines.bounds import likely_prompt_tokens, most_prompt_tokens
 from galley.engines.lookout import CONNECT_S, Lookout
 from galley.engines.openai_events import deltas
 from galley.schemas.chat import ChatRequest, Message, NamedTool
 from galley.schemas.completions import CompletionRequest
-from galley.schemas.delta import Delta
+from galley.schemas.delta import Delta, Usage
 
 log = structlog.get_logger(__name__)
 
@@ -89,8 +89,13 @@ class OpenAIHttpEngine:
         body = chat_body(request, choice) if chat else completion_body(request, choice)
         body["model"] = self._model
         path = "/chat/completions" if chat else "/completions"
+        counted = False
         async with aclosing(self.answer(path, body, choice)) as answer:
             async for delta in answer:
+                if delta.tokens and not (counted or delta.usage):
+                    # The count comes last: who hangs up before has had the prompt read as well.
+                    delta.usage = Usage(prompt_tokens=likely_prompt_tokens(request, choice))
+                counted = counted or delta.usage is not None
                 yield delta
 
     async def answer(self, path: str, body: dict[str, Any], choice: int) -> AsyncGenerator[Delta]:

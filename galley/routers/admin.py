@@ -11,6 +11,7 @@ from galley.routers.keys import After, NewKey, PageSize
 from galley.routers.openapi import refusals
 from galley.schemas.admin import (
     TIER_NAME,
+    TIER_WORDS,
     AuditList,
     CreditAdd,
     TierList,
@@ -30,7 +31,7 @@ router = APIRouter(
     responses=refusals(native, 401, 403, 422, 500),
 )
 
-Name = Annotated[str, Path(max_length=64, pattern=TIER_NAME)]
+Name = Annotated[str, Path(max_length=64, pattern=TIER_NAME), TIER_WORDS]
 Search = Annotated[str | None, Query(max_length=254, pattern=PLAIN)]
 
 

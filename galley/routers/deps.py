@@ -26,16 +26,21 @@ def credentials(scope: Scope) -> str:
     It is a bearer token, Anthropic's `x-api-key`, or else a session's cookie.
 
     Raises:
-        AuthenticationError: it came with none.
+        AuthenticationError: it came with none, or an empty one.
         PermissionDeniedError: it came with a cookie alone, and without the CSRF token it needs.
     """
     for name, value in scope["headers"]:
         if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return value[7:].strip().decode("latin-1")
+            return _given(value[7:].strip().decode("latin-1"))
         if name == b"x-api-key":
-            return value.decode("latin-1")
-    if token := token_of(scope, ACCESS):
-        return token
+            return _given(value.decode("latin-1"))
+    return _given(token_of(scope, ACCESS))
+
+
+def _given(credential: str | None) -> str:
+    if credential:
+        return credential
+    # An empty one comes from a variable that is not set.
     raise AuthenticationError(
         "No API key. Send it as `Authorization: Bearer <key>` or `x-api-key: <key>`.",
         code="missing_api_key",

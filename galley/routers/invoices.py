@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from galley.dialects import native
 from galley.routers.deps import RuntimeDep, UsageAdmin, UsageCaller
 from galley.routers.openapi import refusals
+from galley.schemas.base import said_as
 from galley.schemas.money import InvoiceList, InvoiceReply
 from galley.services.invoice_pages import to_csv, to_html
 
@@ -16,10 +17,11 @@ router = APIRouter(responses=refusals(native, 401, 403, 422, 500))
 Month = Annotated[
     str,
     Path(
-        pattern=r"^20\d\d-(0[1-9]|1[0-2])$",
+        pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$",
         description="Of UTC's calendar.",
         openapi_examples={"month": {"value": "2026-11"}},
     ),
+    said_as("this is no month such as 2026-11"),
 ]
 Format = Literal["json", "csv", "html"]
 

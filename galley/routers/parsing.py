@@ -124,7 +124,7 @@ def refuse(
     """
     if dialect is native:
         listed = [
-            {"type": d["type"], "loc": [*within, *d["loc"]], "msg": d["msg"]}
+            {"type": d["type"], "loc": [*within, *d["loc"]], "msg": _plain(d["msg"])}
             for d in map(_without_input, details[:_LISTED_FAULTS])
         ]
         raise UnprocessableError("The request does not fit its schema.", details=listed)
@@ -133,11 +133,15 @@ def refuse(
     if not within:
         first["loc"] = first["loc"][1:]  # the part of the request: here each has one
     param = _param_of(first)
-    msg = first["msg"].removeprefix("Value error, ").removeprefix("Invalid JSON: ").rstrip(".")
+    msg = _plain(first["msg"]).removeprefix("Invalid JSON: ").rstrip(".")
     worded = _for_anthropic if dialect is anthropic else _for_openai
     raise BadRequestError(
         worded(first["type"], param, msg), code="invalid_request", param=param or None
     )
+
+
+def _plain(msg: str) -> str:
+    return msg.removeprefix("Value error, ")
 
 
 def _for_openai(kind: str, param: str, msg: str) -> str:

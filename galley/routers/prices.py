@@ -11,6 +11,7 @@ from galley.routers.bodies import BodyRoute
 from galley.routers.deps import CallerDep, PricesAdmin, RuntimeDep
 from galley.routers.keys import After, PageSize
 from galley.routers.openapi import refusals
+from galley.schemas.keys import PLAIN
 from galley.schemas.money import CurrentPrice, CurrentPriceList, PriceList, PriceReply, PriceSet
 
 router = APIRouter(route_class=BodyRoute, responses=refusals(native, 401, 403, 422, 500))
@@ -29,7 +30,7 @@ async def list_current_prices(caller: CallerDep, runtime: RuntimeDep) -> Current
 async def list_prices(
     caller: PricesAdmin,
     runtime: RuntimeDep,
-    model: Annotated[str | None, Query(max_length=256)] = None,
+    model: Annotated[str | None, Query(max_length=256, pattern=PLAIN)] = None,
     after: After = None,
     limit: PageSize = 100,
 ) -> PriceList:

@@ -11,6 +11,7 @@ from galley.dialects import native
 from galley.routers.deps import CallerDep, RuntimeDep, UsageAdmin, UsageCaller
 from galley.routers.keys import After, PageSize
 from galley.routers.openapi import refusals
+from galley.schemas.keys import PLAIN
 from galley.schemas.profiles import MeReply
 from galley.schemas.usage import (
     AdminGroupBy,
@@ -33,7 +34,7 @@ def _iso_day(text: str) -> date:
 Day = Annotated[date, BeforeValidator(_iso_day)]
 First = Annotated[Day | None, Query(alias="from", description="The first day, of UTC.")]
 Last = Annotated[Day | None, Query(alias="to", description="The last day; it is included.")]
-Words = Annotated[str | None, Query(max_length=256)]
+Words = Annotated[str | None, Query(max_length=256, pattern=PLAIN)]
 
 
 @router.get(

@@ -3,19 +3,34 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from galley.core.limits import MOST, Limits
-from galley.schemas.base import Reply, Request
+from galley.schemas.base import Reply, Request, said_as
 from galley.schemas.keys import PLAIN, Change, Name
 
 TIER_NAME = r"^[a-z0-9][a-z0-9_-]*$"
 
-TierName = Annotated[str, Field(max_length=64, pattern=TIER_NAME)]
+TIER_WORDS = said_as("a tier's name is up to 64 of a-z, 0-9, - and _, a letter or digit first")
+
+TierName = Annotated[str, Field(max_length=64, pattern=TIER_NAME), TIER_WORDS]
 Email = Annotated[
-    str, Field(max_length=254, pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$")
+    str,
+    Field(max_length=254, pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$"),
+    said_as("this is no address such as ada@example.org"),
 ]
-ModelId = Annotated[str, Field(min_length=1, max_length=256, pattern=PLAIN)]
+
+
+def _own_name(model: str) -> str:
+    """Refuse what stands for another name: nothing is counted by it."""
+    if model.startswith("galley/"):
+        raise ValueError("galley/... stands for a default model; name it as GET /v1/models does")
+    return model
+
+
+ModelId = Annotated[
+    str, Field(min_length=1, max_length=256, pattern=PLAIN), AfterValidator(_own_name)
+]
 Password = Annotated[str, Field(min_length=12, max_length=256)]
 UserScope = Literal["chat", "embeddings", "classify", "usage", "keys"]
 

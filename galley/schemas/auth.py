@@ -1,18 +1,31 @@
 """Logging in: passwords and keys in, tokens out."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from galley.schemas.base import Reply, Request
+from galley.schemas.keys import PLAIN
+
+
+def _encodable(value: SecretStr) -> SecretStr:
+    try:
+        value.get_secret_value().encode()
+    except UnicodeEncodeError:  # its own words quote the secret
+        raise ValueError("half a character is no text") from None
+    return value
+
+
+Secret = Annotated[SecretStr, AfterValidator(_encodable)]
+"""Pydantic takes lone surrogates for a secret, as it does for no other text."""
 
 
 class Grant(Request):
     """Who is asking: an address with its password, or an API key."""
 
-    email: str | None = Field(default=None, min_length=1, max_length=254)
-    password: SecretStr | None = Field(default=None, min_length=1, max_length=256)
-    api_key: SecretStr | None = Field(default=None, min_length=1, max_length=256)
+    email: str | None = Field(default=None, max_length=254, pattern=PLAIN)
+    password: Secret | None = Field(default=None, min_length=1, max_length=256)
+    api_key: Secret | None = Field(default=None, min_length=1, max_length=256)
 
     @model_validator(mode="after")
     def _is_one_of_them(self) -> Self:
@@ -24,20 +37,20 @@ class Grant(Request):
 
 
 class RefreshRequest(Request):
-    refresh_token: SecretStr = Field(min_length=1, max_length=256)
+    refresh_token: Secret = Field(min_length=1, max_length=256)
 
 
 class LogoutRequest(Request):
-    refresh_token: SecretStr | None = Field(
+    refresh_token: Secret | None = Field(
         default=None, min_length=1, max_length=256, description="Null: the session of the cookies."
     )
 
 
 class PasswordChange(Request):
-    old_password: SecretStr | None = Field(
+    old_password: Secret | None = Field(
         default=None, min_length=1, max_length=256, description="Needed where there is one."
     )
-    new_password: SecretStr = Field(min_length=12, max_length=256)
+    new_password: Secret = Field(min_length=12, max_length=256)
 
 
 class TokenReply(Reply):

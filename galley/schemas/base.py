@@ -3,10 +3,29 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 Inert = Annotated[Any, Field(exclude=True)]
 """What a known field holds that means nothing here."""
+
+
+def said_as(words: str) -> WrapValidator:
+    """Say what a field must be in `words`, where its pattern says it to programs alone."""
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(words) from None
+
+    return WrapValidator(check)
 
 
 class Request(BaseModel):

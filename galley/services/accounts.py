@@ -120,8 +120,10 @@ class Accounts:
         """Return whose `token` it is, and how many seconds it is good."""
         now = utc_now()
         if self._guests is not None and self._guests.know(token):
-            user, tier, expires_at = await self._guests.admit(token)
-            return caller_of(user, tier), expires_at - now.timestamp()
+            guest = await self._guests.admit(token)
+            if guest.moved:  # their keys were good for what the old tier may
+                self.forget(guest.user.id)
+            return caller_of(guest.user, guest.tier), guest.expires_at - now.timestamp()
         if self._tokens is None:
             raise invalid_token()
         claims = self._tokens.verify(token, now=now)

@@ -1,11 +1,12 @@
 """Vectors for texts."""
 
+import asyncio
 from collections.abc import Sequence
 
 import numpy as np
 
 from galley.core.errors import BadRequestError
-from galley.engines.base import Floats
+from galley.engines.base import Begun, Floats
 from galley.schemas.embeddings import EmbeddingRequest
 from galley.services.charge import Charge
 from galley.services.metering import Meter
@@ -46,7 +47,12 @@ class EmbeddingService:
             prompt_tokens=sum(min(_most_tokens(given), most) for given in request.inputs),
             texts=len(request.inputs),
         )
-        found = await model.engine.embed(request.inputs, truncate=request.truncate)
+        begun = Begun()
+        try:
+            found = await model.engine.embed(request.inputs, truncate=request.truncate, begun=begun)
+        except asyncio.CancelledError:
+            record.prompt_tokens, record.units = begun.tokens, begun.items
+            raise
         record.prompt_tokens, record.units = found.tokens, len(request.inputs)
         return _shortened(found.vectors, request.dimensions)
 

@@ -1,6 +1,7 @@
 """Users who come with the token of another issuer."""
 
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import structlog
 from sqlalchemy.exc import IntegrityError
@@ -14,6 +15,19 @@ from galley.services.issuers import Guest, Issuers
 from galley.services.tokens import invalid_token
 
 log = structlog.get_logger(__name__)
+
+
+class Admitted(NamedTuple):
+    """A user who came with a good token, which expires at that time, in Unix seconds.
+
+    Args:
+        moved: whether they were in another tier until now.
+    """
+
+    user: User
+    tier: Tier
+    expires_at: float
+    moved: bool
 
 
 class Guests:
@@ -35,8 +49,8 @@ class Guests:
         """
         return self._issuers.know(token)
 
-    async def admit(self, token: str) -> tuple[User, Tier, float]:
-        """Return whose token this is, their tier, and when it expires, in Unix seconds.
+    async def admit(self, token: str) -> Admitted:
+        """Tell whose token this is.
 
         Raises:
             AuthenticationError: it is no good token, or its owner is no user here.
@@ -46,6 +60,7 @@ class Guests:
         async with self._sessions() as session:
             user = await find_by_email(session, guest.email)
             tier = await session.get(Tier, user.tier if user else "free")
+            was = user.tier if user else None
             moves = user is None or guest.tier not in (None, user.tier)
         if moves:
             user, tier = await self._update(guest)
@@ -53,7 +68,7 @@ class Guests:
             raise _no_user()
         if guest.issued_at < user.tokens_from.timestamp():
             raise invalid_token()
-        return user, tier, guest.expires_at
+        return Admitted(user, tier, guest.expires_at, moved=was not in (None, tier.name))
 
     async def _update(self, guest: Guest) -> tuple[User, Tier]:
         try:

@@ -1,5 +1,6 @@
 """What is in a picture."""
 
+import asyncio
 import binascii
 import re
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import cast
 import numpy as np
 
 from galley.core.errors import BadRequestError
-from galley.engines.base import Classified, Classifier
+from galley.engines.base import Begun, Classified, Classifier
 from galley.schemas.classify import ModelInfo
 from galley.services.charge import Charge
 from galley.services.metering import Meter
@@ -57,7 +58,12 @@ class ImageService:
         record.served_model = found.name
         files = [picture for picture in pictures if isinstance(picture, bytes)]
         await self._meter.admit(charge, found.name, images=len(files))
-        results = iter(await found.engine.classify(files) if files else ())
+        begun = Begun()
+        try:
+            results = iter(await found.engine.classify(files, begun=begun) if files else ())
+        except asyncio.CancelledError:
+            record.units = begun.items
+            raise
         answers: list[Labelled | BadRequestError] = []
         for picture in pictures:
             result = next(results) if isinstance(picture, bytes) else picture

@@ -30,6 +30,7 @@ th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; overflow-wrap: anywhe
 thead { display: table-header-group; }
 tr { break-inside: avoid; }
 tfoot td { border-bottom: none; border-top: 2px solid #1a1a1a; font-weight: 600; }
+tfoot td:last-child { text-align: right; }
 @page { margin: 18mm; }
 @media print { body { margin: 0; max-width: none; padding: 0; } }
 </style>

@@ -1,6 +1,6 @@
 """A caller's limits: what a request may take of them, and what to say of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil, isinf
 
 from galley.core.caller import Caller
@@ -18,7 +18,7 @@ WORTH_WAITING_S = 61.0
 
 _UNITS: Mapping[Metric, str] = {
     "requests": "requests", "tokens": "tokens", "images": "images", "texts": "texts",
-    "cost": "micro-dollars", "concurrency": "requests",
+    "concurrency": "requests",
 }  # fmt: skip
 _TIMES = {"minute": "in any 60 seconds", "day": "a day", "month": "a month", "now": "at a time"}
 _TELLS: Mapping[str, bytes] = {
@@ -45,19 +45,24 @@ def refusal(verdict: Verdict, tier: str) -> RateLimitError:
     counter = demand.counter
     if counter.period == "ever":
         return _no_credit(demand)
-    what = f"{demand.limit} {_UNITS[counter.metric]} {_TIMES[counter.period]}"
+    limit = f"the limit of {_amount(counter.metric, demand.limit)} {_TIMES[counter.period]}"
+    limit += f" ({_whose(counter, tier)})"
     if wait is None:
-        then = f"This request may take {demand.amount}, which is more than that. Ask for less" + (
-            ", with a smaller max_tokens." if counter.metric in ("tokens", "cost") else "."
-        )
+        most = _amount(counter.metric, demand.amount)
+        said = f"This request may take {most}, which is more than {limit}. Ask for less"
+        said += ", with a smaller max_tokens." if counter.metric in ("tokens", "cost") else "."
     else:
-        then = f"Try again in {ceil(wait)} s."
+        said = f"T{limit[1:]} is reached. Try again in {ceil(wait)} s."
     return RateLimitError(
-        f"The limit of {what} ({_whose(counter, tier)}) is reached. {then}",
+        said,
         code="insufficient_quota" if counter.metric == "cost" else "rate_limit_exceeded",
         retry_after=wait,
         should_retry=wait is not None and wait <= WORTH_WAITING_S,
     )
+
+
+def _amount(metric: Metric, amount: int) -> str:
+    return f"${dollars(amount)}" if metric == "cost" else f"{amount} {_UNITS[metric]}"
 
 
 def _no_credit(demand: Demand) -> RateLimitError:
@@ -82,13 +87,14 @@ def limit_headers(demands: Sequence[Demand], states: Sequence[State]) -> Headers
         name = _TELLS.get(demand.counter.metric)
         if name and (name not in nearest or state.remaining < nearest[name][1].remaining):
             nearest[name] = (demand, state)
-    return [header for name, found in nearest.items() for header in _told(name, *found)]
-
-
-def _told(name: bytes, demand: Demand, state: State) -> Iterator[tuple[bytes, bytes]]:
-    yield b"x-ratelimit-limit-" + name, b"%d" % demand.limit
-    yield b"x-ratelimit-remaining-" + name, b"%d" % state.remaining
-    yield b"x-ratelimit-reset-" + name, b"%ds" % ceil(state.reset_s)
+    headers: Headers = []
+    for name, (demand, state) in nearest.items():
+        headers += (
+            (b"x-ratelimit-limit-" + name, b"%d" % demand.limit),
+            (b"x-ratelimit-remaining-" + name, b"%d" % state.remaining),
+            (b"x-ratelimit-reset-" + name, b"%ds" % ceil(state.reset_s)),
+        )
+    return headers
 
 
 def _whose(counter: Counter, tier: str) -> str:

@@ -144,7 +144,11 @@ class Logins:
             user = await session.get_one(User, caller.user_id)
             key = None if caller.key_id == NO_KEY else await session.get(ApiKey, caller.key_id)
         if user.password_hash is not None:
-            await self._check(user.email, old or "", user.password_hash, client)
+            if old is None:
+                raise AuthenticationError(
+                    "You have a password: send it too, as `old_password`", code="wrong_password"
+                )
+            await self._check(user.email, old, user.password_hash, client)
         elif key is not None and (key.scopes is not None or key.limits or key.expires_at):
             raise PermissionDeniedError(
                 "A first password takes a key without scopes, limits or an end of its own.",

@@ -22,6 +22,9 @@ from galley.services.limits import demands_of, limit_headers, refusal
 from galley.services.pricing import Pricing, cost, cost_of
 from galley.stores.limiter import Limiter
 
+ENDING_S = 1.0
+"""What a request that was stopped may take to end, where time has a price."""
+
 
 class Meter:
     """Opens a row when the caller is known, holds their limits, and settles both once.
@@ -123,7 +126,7 @@ class Meter:
                 prompt_tokens=prompt_tokens,
                 completion_tokens=completion_tokens,
                 units=images + texts,
-                seconds=self._longest_s,
+                seconds=charge.arrival.elapsed_ms() / 1000 + self._longest_s + ENDING_S,
             ),
         }
         demands = charge.demands = demands_of(caller, model, most)
@@ -198,5 +201,5 @@ def _state(error: GalleyError | None, *, begun: bool) -> State:
         return "completed"
     if isinstance(error, CancelledError):
         return "cancelled"
-    refused = error.status < 500 or (error.status == 503 and not begun)
+    refused = not begun and (error.status < 500 or error.status == 503)
     return "refused" if refused else "failed"

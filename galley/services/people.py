@@ -223,7 +223,7 @@ def _permit_admins(caller: Caller) -> None:
 async def _keep_tier(session: AsyncSession, name: str) -> None:
     if await find_tier(session, name, keep=True) is None:
         raise BadRequestError(
-            "There is no such tier. GET /v1/admin/tiers lists them.",
+            "There is no such tier. `galley tiers list` or GET /v1/admin/tiers shows them all.",
             code="unknown_tier",
             param="tier",
         )

@@ -11,6 +11,9 @@ from galley.schemas.admin import TierList, TierReply, TierUpdate
 from galley.services.accounts import Accounts
 from galley.services.audit_log import note
 
+NEW_USERS_TIER = "free"
+"""Who is added without a tier is in this one."""
+
 
 class Tiers:
     """Says what the users of a tier may do; each change counts from their next request on."""
@@ -53,8 +56,13 @@ class Tiers:
 
         Raises:
             NotFoundError: there is no such tier.
-            ConflictError: somebody is in it.
+            ConflictError: somebody is in it, or new users will be.
         """
+        if name == NEW_USERS_TIER:
+            raise ConflictError(
+                f"New users come into the tier {name}, so it stays. Change its limits instead.",
+                code="tier_in_use",
+            )
         in_use = ConflictError(
             "Somebody is in this tier. Move them to another one first.", code="tier_in_use"
         )

@@ -2,7 +2,7 @@
 -- changes nothing.
 --
 -- KEYS[1] what the instance that reserved it holds: request id -> its record
--- KEYS[2] the requests that this instance settled last
+-- KEYS[2] the requests of that instance that were settled last
 -- KEYS[3+] the counters of days, months and ever that the request fell under
 -- ARGV[1] request id
 -- ARGV[2] `settle`, or `release` to replace what is held, and no more
@@ -60,7 +60,9 @@ elseif how == 'settle' and not redis.call('LPOS', settled, request_id) then
   for i = 3, #KEYS do change_number(KEYS[i], used[ARGV[i + 1]] or 0) end
 end
 
-if how == 'settle' then
+-- One of a server that was taken for dead may have settled already, by the ledger: if that server
+-- comes back and tells it as well, it has been counted.
+if how == 'settle' or (record and next(used)) then
   redis.call('LPUSH', settled, request_id)
   redis.call('LTRIM', settled, 0, REMEMBERED - 1)
   redis.call('EXPIRE', settled, HOUR_S)

@@ -31,6 +31,11 @@ def held_key(instance_id: str) -> str:
     return f"{PREFIX}:held:{instance_id}"
 
 
+def settled_key(instance_id: str) -> str:
+    """Where it is kept which requests of an instance were settled last."""
+    return f"{PREFIX}:settled:{instance_id}"
+
+
 def alive_key(instance_id: str) -> str:
     """The sign that an instance lives."""
     return f"{PREFIX}:alive:{instance_id}"
@@ -73,7 +78,6 @@ class SharedCounters:
         self._clock = clock
         self._calendar = Calendar()
         self._own = [held_key(instance_id), alive_key(instance_id), INSTANCES]
-        self._settled = f"{PREFIX}:settled:{instance_id}"
 
     async def reserve(self, request_id: str, demands: Sequence[Demand]) -> Verdict:
         """Take every demand or none, as the contract says."""
@@ -100,13 +104,10 @@ class SharedCounters:
 
     async def settle(self, settlement: Settlement, instance_id: str | None = None) -> None:
         """Tell what a request came to. It was reserved by `instance_id`; None is this one."""
+        holder = instance_id or self._instance_id
         await self._pipe.run(
             SETTLE,
-            [
-                held_key(instance_id or self._instance_id),
-                self._settled,
-                *(key for key, _ in settlement.totals),
-            ],
+            [held_key(holder), settled_key(holder), *(key for key, _ in settlement.totals)],
             settlement.request_id,
             settlement.how,
             orjson.dumps(settlement.used),

@@ -137,6 +137,14 @@ def test_a_model_that_does_not_exist_is_an_error_that_says_where_the_others_are(
             ),
             "Error: It broke off. Try again in 1 s.\n",
         ),
+        (
+            http(
+                '{"error": {"message": "The limit is reached. Try again in 58 s."}}',
+                status="429 Too Many Requests",
+                retry_after="58",
+            ),
+            "Error: The limit is reached. Try again in 58 s.\n",
+        ),
     ],
 )
 def test_a_refusal_is_one_line_with_the_next_step(

@@ -94,7 +94,7 @@ def test_a_negative_price_is_refused_by_the_server(galley: Galley) -> None:
 
 def test_invoices_are_listed_shown_and_saved(galley: Galley, tmp_path: Path) -> None:
     listed = galley("invoices", "list", "--json")
-    shown = galley("invoices", "show", MONTH)
+    shown = galley("invoices", "show", MONTH, "--user", "ADMIN@localhost")
     saved = [
         galley("invoices", "save", MONTH, "--format", kind, "--output", tmp_path / f"x.{kind}")
         for kind in ("html", "csv", "json")

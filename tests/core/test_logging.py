@@ -62,6 +62,39 @@ def test_the_level_decides_what_is_written() -> None:
     assert '"request_finished"' not in logged("json", "warning")
 
 
+LAST_WORDS = """
+import os, sys, time, structlog
+from galley.core.logging import configure_logging
+from galley.core.settings import Settings
+configure_logging(Settings(log_format="json"))
+log = structlog.get_logger("test")
+log.info("first")
+{then}
+"""
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        pytest.param("sys.stdin.read(1); os._exit(1)", id="soon"),
+        pytest.param("log.warning('second'); os._exit(1)", id="at once before a warning"),
+        pytest.param("", id="at the end"),
+    ],
+)
+def test_a_line_is_written(then: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LAST_WORDS.format(then=then)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+
+        line = process.stderr.readline()
+
+    assert orjson.loads(line)["event"] == "first"
+
+
 def test_pretty_lines_are_for_people() -> None:
     text = logged("pretty")
 

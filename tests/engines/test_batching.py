@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from galley.core.errors import EngineError, OverloadedError
-from galley.engines.base import Floats
+from galley.engines.base import Begun, Floats
 from galley.engines.batching import Batcher
 
 pytestmark = pytest.mark.anyio
@@ -204,6 +204,18 @@ async def test_one_who_leaves_in_the_middle_is_not_run_to_the_end() -> None:
 
         assert await ask(batcher, 9) == [81]
     assert model.calls == [[1, 2], [9]]
+
+
+async def test_one_who_leaves_is_told_how_much_was_begun() -> None:
+    model, begun = Model(), Begun()
+    async with batching(model, limit=20, weigh=lambda _: 10) as batcher:
+        asked = asyncio.create_task(batcher([1, 2, 3, 4, 5], begun))
+        await model.running()
+
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+
+    assert begun == Begun(items=2, tokens=20)
 
 
 async def test_it_says_how_long_items_waited_and_ran() -> None:

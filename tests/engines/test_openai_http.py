@@ -46,6 +46,22 @@ async def test_a_stream_becomes_deltas_with_usage() -> None:
     assert deltas[2].usage == Usage(prompt_tokens=9, completion_tokens=1)
 
 
+async def test_who_hangs_up_before_the_count_comes_has_had_the_prompt_read_all_the_same() -> None:
+    usage = {"prompt_tokens": 9_000, "completion_tokens": 2}
+    stream = events(
+        chunk({"role": "assistant"}), chunk({"content": "Hey"}), chunk({"content": "!"}),
+        chunk(usage=usage), "[DONE]",
+    )  # fmt: skip
+    long = [{"role": "user", "content": "a word " * 5_000}]
+    with scripted_server(stream) as server:
+        role, first, second, counted = await answer(server.base_url, asking(messages=long))
+
+    assert (role.usage, second.usage) == (None, None)
+    assert first.usage
+    assert 8_750 <= first.usage.prompt_tokens < 9_000
+    assert counted.usage == Usage(prompt_tokens=9_000, completion_tokens=2)
+
+
 async def test_what_a_thinking_model_says_to_itself_is_kept_and_counted() -> None:
     stream = events(chunk({"reasoning_content": "Hm."}), chunk({"content": "Hey"}), "[DONE]")
     with scripted_server(stream) as server:

@@ -223,7 +223,7 @@ async def test_tiers_are_made_replaced_and_deleted_when_nobody_is_in_them(
     made = await office.admin.put("/v1/admin/tiers/trial", json=tier)
     replaced = await office.admin.put("/v1/admin/tiers/trial", json={"limits": {}})
     names = [t["name"] for t in (await office.admin.get("/v1/admin/tiers")).json()["data"]]
-    used = await office.admin.delete("/v1/admin/tiers/free")
+    used = await office.admin.delete("/v1/admin/tiers/enterprise")
     deleted = await office.admin.delete("/v1/admin/tiers/trial")
     gone = await office.admin.delete("/v1/admin/tiers/trial")
 
@@ -231,6 +231,26 @@ async def test_tiers_are_made_replaced_and_deleted_when_nobody_is_in_them(
     assert (replaced.json()["models"], replaced.json()["limits"]) == (None, {})
     assert names == ["enterprise", "free", "premium", "trial"]
     assert (used.status_code, deleted.status_code, gone.status_code) == (409, 200, 404)
+
+
+async def test_what_has_the_wrong_form_is_said_in_words(office: Office) -> None:
+    user = await office.admin.post("/v1/admin/users", json={"email": "bob", "name": "Bob"})
+    tier = await office.admin.put("/v1/admin/tiers/My%20tier", json={})
+    month = await office.admin.get("/v1/invoices/november")
+
+    said = [refused.json()["detail"][0]["msg"] for refused in (user, tier, month)]
+    assert said == [
+        "this is no address such as ada@example.org",
+        "a tier's name is up to 64 of a-z, 0-9, - and _, a letter or digit first",
+        "this is no month such as 2026-11",
+    ]
+
+
+async def test_the_tier_that_new_users_come_into_stays(office: Office) -> None:
+    refused = await office.admin.delete("/v1/admin/tiers/free")
+
+    assert refused.status_code == 409
+    assert "New users come into the tier free" in refused.json()["detail"]
 
 
 async def test_every_action_is_in_the_audit_log_with_what_was_and_what_is(
@@ -521,6 +541,8 @@ async def test_nobody_gives_credit_to_themselves_or_to_nobody(office: Office, ad
         ("trial", {"name": "other"}),
         ("trial", {"is_admin": True}),
         ("trial", {"models": [""]}),
+        ("trial", {"models": ["galley/chat"]}),
+        ("trial", {"model_limits": {"galley/chat": {"requests_per_minute": 1}}}),
         ("trial", {"limits": {"requests_per_minute": -1}}),
         ("trial", {"limits": {"requests_per_minute": 1e3}}),
         ("trial", {"model_limits": {"m": {"requests_per_minute": 10**19}}}),

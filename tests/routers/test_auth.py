@@ -260,6 +260,7 @@ def test_without_a_session_there_is_nothing_to_renew(browser: httpx2.Client) -> 
         {"email": "a@example.org", "password": PASSWORD, "tier": "enterprise"},
         {"api_key": "gk_", "scopes": ["admin:*"]},
         {"api_key": None},
+        {"email": "a\0@example.org", "password": PASSWORD},
         [],
         "text",
     ],
@@ -273,6 +274,25 @@ def test_a_grant_that_fits_no_schema_is_422_and_is_not_repeated(
     assert answer.status_code == 422
     assert PASSWORD not in answer.text
     assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("token", {"email": "a@example.org", "password": "\ud800"}),
+        ("token", {"api_key": "\ud800"}),
+        ("session", {"email": "a@example.org", "password": "\ud800"}),
+        ("refresh", {"refresh_token": "\ud800"}),
+        ("logout", {"refresh_token": "\ud800"}),
+        ("password", {"old_password": PASSWORD, "new_password": "\ud800" * 12}),
+    ],
+)
+def test_half_a_character_is_no_secret(server: LiveServer, path: str, body: dict[str, str]) -> None:
+    headers = {"content-type": "application/json"}
+    answer = server.client.post(f"/v1/auth/{path}", content=json.dumps(body), headers=headers)
+
+    assert answer.status_code == 422, answer.text
+    assert "ud800" not in answer.text
 
 
 def test_a_password_that_is_too_short_is_refused(server: LiveServer) -> None:
@@ -298,6 +318,17 @@ def test_a_body_that_is_too_large_is_refused(server: LiveServer) -> None:
     answer = httpx2.post(f"{server.url}/v1/auth/token", json={"email": "x" * 20_000})
 
     assert answer.status_code == 413
+
+
+def test_a_number_that_no_reader_takes_is_a_bad_request(server: LiveServer) -> None:
+    body = b'{"expires_in": %s}' % (b"9" * 5_000)
+    headers = {"content-type": "application/json"}
+
+    answer = server.client.post("/v1/auth/token", content=body, headers=headers)
+
+    assert answer.status_code == 400
+    assert "detail" in answer.json()
+    assert "There is no" not in answer.text
 
 
 def test_guessing_is_429_and_says_when_to_come_back(server: LiveServer) -> None:

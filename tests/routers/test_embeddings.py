@@ -1,6 +1,7 @@
 """Embeddings, to the letter of OpenAI's specification."""
 
 import base64
+import time
 from typing import Any
 
 import httpx2
@@ -145,3 +146,20 @@ def test_the_user_field_is_accepted_and_recorded(live_server: LiveServer) -> Non
     answer = embed(live_server, input=CAT, user="u-1")
 
     assert live_server.row(answer)["ignored_fields"] == "user"
+
+
+def test_a_hang_up_pays_for_the_texts_that_were_run(live_server: LiveServer) -> None:
+    texts = [f"{CAT}, the {number}th time it does so" for number in range(2048)]
+    headers = {"authorization": f"Bearer {live_server.key_of_new_user()}"}
+    asked = {"model": "galley/embeddings", "input": texts}
+    with pytest.raises(httpx2.ReadTimeout):
+        live_server.client.post("/v1/embeddings", json=asked, headers=headers, timeout=0.5)
+
+    row: dict[str, Any] = {"state": "open"}
+    while row["state"] == "open":
+        time.sleep(0.05)
+        row = live_server.client.get("/v1/requests", headers=headers).json()["data"][0]
+
+    assert row["state"] == "cancelled"
+    assert 0 < row["units"] < len(texts)
+    assert row["units"] < row["prompt_tokens"] < 20 * len(texts)

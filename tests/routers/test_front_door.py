@@ -139,6 +139,26 @@ def test_an_unknown_route_elsewhere_is_named_in_the_native_envelope(
     assert "GET /v3/chat" in refused.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        (
+            "/chat/completions",
+            "For /v1/chat/completions, your client's base URL has to end with /v1.",
+        ),
+        ("/embeddings", "For /v1/embeddings, your client's base URL has to end with /v1."),
+        ("/v1/v1/messages", "For /v1/messages, your client's base URL has to leave out /v1."),
+    ],
+)
+def test_a_base_url_that_is_wrong_by_v1_is_put_right(
+    path: str, advice: str, live_server: LiveServer
+) -> None:
+    refused = live_server.post(path, model="galley/chat")
+
+    assert refused.status_code == 404
+    assert refused.json()["error"]["message"] == f"There is no POST {path} here. {advice}"
+
+
 @pytest.mark.parametrize("path", ["/v1/chat", "/v1/conversation", "/api/v1/chat/completions"])
 def test_another_method_is_405_on_every_path_of_an_endpoint(
     path: str, live_server: LiveServer

@@ -112,6 +112,7 @@ def test_a_price_for_later_does_not_count_yet(server: LiveServer, someone: httpx
         ({"prompt": 1, "valid_from": "2026-01-01T00:00:00"}, 422),
         ({"prompt": 1, "valid_from": 1_700_000_000}, 422),
         ({"prompt": 1, "valid_from": "2020-01-01T00:00:00Z"}, 400),
+        ({"prompt": 1, "valid_from": "9999-12-31T23:59:59-14:00"}, 422),
     ],
 )
 def test_a_price_that_makes_no_sense_is_refused_and_changes_nothing(
@@ -123,6 +124,10 @@ def test_a_price_that_makes_no_sense_is_refused_and_changes_nothing(
 
     assert refused.status_code == status
     assert server.client.get("/v1/admin/prices").json() == before
+
+
+def test_prices_of_a_name_that_no_model_can_have_are_not_looked_for(server: LiveServer) -> None:
+    assert server.client.get("/v1/admin/prices", params={"model": "a\0"}).status_code == 422
 
 
 def test_only_models_that_are_there_have_prices(server: LiveServer) -> None:
@@ -174,6 +179,7 @@ def test_the_month_that_runs_has_an_invoice_from_its_first_day(someone: httpx2.C
         ("2026-13", 422),
         ("2026-1", 422),
         ("9999-12", 422),
+        ("20\u0662\u0666-01", 422),
         ("x", 422),
     ],
 )

@@ -99,6 +99,19 @@ async def test_the_tier_follows_the_issuer(database: Database, server: Script):
     assert [user.tier for user in await users(database)] == ["free"]
 
 
+async def test_keys_follow_at_once_when_the_issuer_moves_their_owner(
+    database: Database, server: Script
+):
+    accounts = accounts_with(database, server, create_users=True)
+    owner = await accounts.authenticate(token(plan="gold"))
+    made = await accounts.create_key(user_id=owner.user_id, name="theirs")
+    before = await accounts.authenticate(made.key)
+
+    await accounts.authenticate(token(plan="copper"))
+
+    assert (before.tier, (await accounts.authenticate(made.key)).tier) == ("enterprise", "free")
+
+
 async def test_a_mapping_to_a_tier_that_is_not_there_changes_nothing(
     database: Database, server: Script
 ):

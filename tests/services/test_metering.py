@@ -1,6 +1,7 @@
 """One row per request, whatever way it ends."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import datetime
@@ -12,6 +13,7 @@ from sqlalchemy import select
 
 from galley.core.caller import Caller
 from galley.core.errors import (
+    BadRequestError,
     CancelledError,
     EngineTimeoutError,
     GalleyError,
@@ -107,7 +109,7 @@ async def test_success_is_booked_before_the_answer_may_leave(
 @pytest.mark.parametrize(
     ("ending", "state", "status"),
     [
-        (RateLimitError("slow down", code="requests"), "refused", 429),
+        (RateLimitError("slow down", code="requests"), "failed", 429),
         (OverloadedError("it died", code="engine_unavailable"), "failed", 503),
         (EngineTimeoutError("too long", code="timeout"), "failed", 504),
         (CancelledError("gone", code="client_closed_request"), "cancelled", 499),
@@ -166,6 +168,38 @@ async def test_who_is_sent_away_before_anything_was_made_is_refused(
 
     await ledger.aclose()
     assert (await only_row(database)).state == "refused"
+
+
+async def test_what_was_made_is_billed_even_if_the_rest_is_refused(
+    meter: Meter, caller: Caller, pricing: Pricing, ledger: Ledger, database: Database
+) -> None:
+    await pricing.set(caller, "small", prompt=0, cached=0, completion=1_000_000, unit=0, second=0)
+
+    async def two_prompts() -> None:
+        async with meter.hold(Arrival(REQUEST_ID, None), caller, "completions") as charge:
+            await meter.admit(charge, "small", completion_tokens=9)
+            charge.add(Delta(text="the first of two answers", usage=Usage(7, 5)))
+            raise BadRequestError("the second prompt is too long")
+
+    with pytest.raises(BadRequestError):
+        await two_prompts()
+
+    await ledger.aclose()
+    row = await only_row(database)
+    assert (row.state, row.status, row.cost) == ("failed", 400, 5)
+
+
+async def test_time_that_went_by_before_a_request_is_let_in_is_reserved_too(
+    meter: Meter, caller: Caller, pricing: Pricing
+) -> None:
+    await pricing.set(caller, "small", prompt=0, cached=0, completion=0, unit=0, second=1_000_000)
+    slow = Arrival(REQUEST_ID, None, began=time.perf_counter() - 30)
+    mine = limited(caller, cost_per_day=80_000_000)  # 60 s are the longest that an answer takes
+    await ask(meter, mine)
+
+    with pytest.raises(RateLimitError):
+        async with meter.hold(slow, mine, "chat") as charge:
+            await meter.admit(charge, "small")
 
 
 async def test_settling_again_changes_nothing(
@@ -288,7 +322,7 @@ async def test_a_budget_is_never_exceeded_and_waiting_for_it_is_not_advised(
     for _ in range(2):
         await ask(meter, mine, tokens=10, completion_tokens=15)
 
-    with pytest.raises(RateLimitError, match="25 micro-dollars a day") as refused:
+    with pytest.raises(RateLimitError, match=r"\$0\.000025 a day") as refused:
         await ask(meter, mine, completion_tokens=6)
 
     assert refused.value.code == "insufficient_quota"

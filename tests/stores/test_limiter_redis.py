@@ -135,6 +135,21 @@ async def test_who_was_taken_for_dead_and_settles_later_is_counted(
     assert await left(other) == [930, 3]
 
 
+async def test_who_was_taken_for_dead_and_tells_later_what_the_ledger_said_counts_once(
+    server: Open, books: Books, redis_client: Redis
+):
+    cut_off = server("cut off")
+    await cut_off.reserve("a", [TOKENS, RUNNING])
+    books.results["a"] = {"tokens": 70}  # the ledger could be reached all the time
+    await redis_client.delete(alive_key("cut off"))
+    other = server("other")
+    await released(redis_client, "cut off")
+
+    await cut_off.settle("a", [TOKENS, RUNNING], {"tokens": 70})
+
+    assert await left(other) == [930, 3]
+
+
 async def test_a_ledger_that_fails_holds_up_the_release_and_nothing_else(
     server: Open, books: Books, redis_client: Redis
 ):
