@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install serve test test-all lint format bench bench-peers lock clean
+.PHONY: help install serve test test-all lint format bench bench-peers compat-clients lock clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -56,12 +56,19 @@ bench: $(VENV)/.installed-dev  ## Measure Galley against the raw engines, as rat
 bench-peers: $(VENV)/.installed  ## Install the peers the benchmarks compare with, in an environment of their own
 	@sh scripts/bench-peers
 
+compat-clients: $(VENV)/.installed-dev  ## Install the clients that the compat tests drive, in environments of their own
+	@sh scripts/compat-clients
+
 lock: $(VENV)/.installed-dev  ## Resolve the dependencies anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --custom-compile-command "make lock" -q pyproject.toml scripts/build-requirements.in -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --custom-compile-command "make lock" -q --group dev -c requirements.lock -o requirements-dev.lock
+	for name in compat compat-older; do \
+	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	    --custom-compile-command "make lock" -q scripts/$$name-requirements.in -o requirements-$$name.lock || exit 1; \
+	done
 
 clean:  ## Remove the environment and every cache
-	rm -rf $(VENV) .cache build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .cache tests/compat/node/node_modules build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,13 +3,14 @@
 python -m benchmarks [--only chat images] [--rounds 5]
 """
 
-from benchmarks import chat, embeddings, images, limiter, overhead, road, start, usage
+from benchmarks import chat, embeddings, gateway, images, limiter, overhead, road, start, usage
 from benchmarks.main import main
 
 main(
     {
         "chat": chat.run,
         "embeddings": embeddings.run,
+        "gateway": gateway.run,
         "images": images.run,
         "limiter": limiter.run,
         "overhead": overhead.run,

@@ -43,6 +43,10 @@ class Connection:
                     if line.startswith(b"data: {"):
                         yield json.loads(line[6:])
 
+    def pieces(self, path: str, body: bytes) -> AsyncGenerator[bytes]:
+        """Yield the answer to `body` as it comes, which is JSON already."""
+        return self._pieces(self._request(path, body))
+
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect now rather than with the first request."""
         if self._streams is None:

@@ -79,6 +79,12 @@ def below(what: str, values: Sequence[float], unit: str, limit: float | None = N
     return Finding(what, value, unit, value, target, None if limit is None else value <= limit)
 
 
+def above(what: str, values: Sequence[float], unit: str, limit: float) -> Finding:
+    """Hold the median of `values` to a lower limit."""
+    value = statistics.median(values)
+    return Finding(what, value, unit, value, f">= {limit:g} {unit}", value >= limit)
+
+
 def show(findings: Sequence[Finding]) -> None:
     """Print one table."""
     table = Table("", "Galley", "compared with", "", "result", "target", "met", box=None)

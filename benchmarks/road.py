@@ -8,9 +8,7 @@ python -m benchmarks.road
 
 import asyncio
 import json
-import urllib.request
 from functools import partial
-from typing import Any
 
 import psutil
 
@@ -19,20 +17,11 @@ from benchmarks.findings import Finding, Run, added, faster, take_turns
 from benchmarks.load import dice, text
 from benchmarks.main import main
 from benchmarks.road_server import MODEL
-from benchmarks.servers import Server, road
+from benchmarks.servers import Server, bill, road
 
 REQUESTS = 3_000
 CLIENTS = 64
 AT_MOST_MS = 0.10
-LIMITS = {
-    "requests_per_minute": 10**9,
-    "requests_per_day": 10**9,
-    "tokens_per_minute": 10**12,
-    "tokens_per_day": 10**12,
-    "concurrency": 10**6,
-    "cost_per_day": 10**12,
-    "cost_per_month": 10**12,
-}
 BODY = json.dumps(
     {
         "model": MODEL,
@@ -50,7 +39,7 @@ async def run(rounds: int) -> list[Finding]:
     """Send both servers the same requests in turns, and see what CPU they take."""
     findings: list[Finding] = []
     with road(bare=False) as ours, road(bare=True) as bare:
-        _bill(ours)
+        bill(ours, MODEL)
         for clients in (CLIENTS, 16, 1):
             runs: dict[str, Run] = {
                 "galley": partial(_cpu_s, ours, clients),
@@ -79,23 +68,6 @@ async def _cpu_s(server: Server, clients: int) -> float:
     await asyncio.gather(*(client() for _ in range(clients)))
     after = process.cpu_times()
     return (after.user + after.system - before.user - before.system) / REQUESTS
-
-
-def _bill(server: Server) -> None:
-    """Give the model a price, and the caller limits."""
-    me = _ask(server, "GET", "/v1/me")
-    _ask(server, "PATCH", f"/v1/admin/users/{me['user_id']}", limits=LIMITS)
-    _ask(server, "PUT", f"/v1/admin/prices/{MODEL}", prompt=150_000, completion=600_000)
-
-
-def _ask(server: Server, method: str, path: str, **body: Any) -> dict[str, Any]:
-    headers = {"authorization": f"Bearer {server.key}", "content-type": "application/json"}
-    sent = json.dumps(body).encode() if body else None
-    request = urllib.request.Request(  # noqa: S310 - loopback
-        server.url + path, data=sent, headers=headers, method=method
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
-        return json.load(answer)
 
 
 if __name__ == "__main__":

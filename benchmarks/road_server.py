@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from galley.core.caching import CacheControl
 from galley.core.caller import Caller
 from galley.core.catalogue import ModelSettings
 from galley.core.heap import freeze_heap
@@ -39,10 +40,14 @@ from galley.runtime import Runtime
 from galley.schemas.chat import ChatRequest
 from galley.schemas.completions import CompletionRequest
 from galley.schemas.delta import Delta, Usage
+from galley.services.caching import AnswerCache
 from galley.services.charge import Charge
 from galley.services.chat import ChatService
+from galley.services.dispatch import Attempt, Dispatch
 from galley.services.metering import Meter
 from galley.services.models import Models
+from galley.services.pictures import PictureService
+from galley.stores.cache_memory import MemoryCache
 
 MODEL = "quick"
 ANSWER = "It depends on what you mean by that, but most people would say that it does. " * 4
@@ -109,7 +114,15 @@ def bare(settings: Settings) -> FastAPI:
     app = FastAPI(lifespan=lifespan)
     app.add_route("/health/ready", lambda _: Response())
     app.add_middleware(
-        _BareDoor, settings=settings, chat=ChatService(models, cast("Meter", _NoMeter()))
+        _BareDoor,
+        settings=settings,
+        chat=ChatService(
+            models,
+            cast("Meter", _NoMeter()),
+            Dispatch(),
+            PictureService(models, ThreadPoolExecutor(1)),
+            AnswerCache(MemoryCache(0), lambda: None, ttl_s=1),
+        ),
     )
     app.add_middleware(RequestMiddleware)
     return app
@@ -138,8 +151,11 @@ class _BareDoor:
 
 
 class _NoMeter:
-    async def admit(self, charge: Charge, model: str, **most: int) -> None:
+    async def admit(self, charge: Charge, *models: str, **most: int) -> None:
         pass
+
+    async def enter(self, charge: Charge, model: str) -> None:
+        charge.record.served_model = model
 
     async def settle(self, charge: Charge) -> None:
         pass
@@ -148,13 +164,19 @@ class _NoMeter:
 class _NoCharge:
     """Keeps what an answer says of its own tokens, and nothing else."""
 
+    cache_control = CacheControl()
     caller = Caller(user_id=new_id())
     headers = ()
+    image_input = None
     per_prompt = 1
 
     def __init__(self) -> None:
+        self.attempts: list[Attempt] = []
         self.record = _Asked()
         self.usage = Usage()
+
+    def begin(self) -> None:
+        pass
 
     def add(self, delta: Delta) -> None:
         self.usage = delta.usage or self.usage
@@ -163,7 +185,14 @@ class _NoCharge:
 class _Asked:
     """What the service says of a request."""
 
-    __slots__ = ("ignored_fields", "model", "served_model", "stream")
+    def __init__(self) -> None:
+        self.arm: str | None = None
+        self.cache: str | None = None
+        self.ignored_fields: str | None = None
+        self.model: str | None = None
+        self.route: str | None = None
+        self.served_model: str | None = None
+        self.stream = False
 
 
 def _serve() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from galley.core.catalogue import EMBEDDED_MODELS
 from galley.core.security import make_key
@@ -25,6 +25,16 @@ ROOT = Path(__file__).parents[1]
 MODELS = ROOT / ".cache" / "models"
 PHOTOS = sorted((ROOT / "tests" / "data" / "photos").glob("*.jpg"))
 PEERS = ROOT / ".cache" / "peers"
+LITELLM = ROOT / ".cache" / "litellm"
+LIMITS = {
+    "requests_per_minute": 10**9,
+    "requests_per_day": 10**9,
+    "tokens_per_minute": 10**12,
+    "tokens_per_day": 10**12,
+    "concurrency": 10**6,
+    "cost_per_day": 10**12,
+    "cost_per_month": 10**12,
+}
 CHAT, EMBEDDINGS, CLASSIFY = EMBEDDED_MODELS
 LONGEST_START_S = 60.0
 
@@ -63,6 +73,7 @@ def galley(*, slots: int = 4, ready: bool = True) -> Generator[Server]:
             "GALLEY_MODELS_DIR": str(MODELS),
             "GALLEY_PORT": str(port),
             "GALLEY_BOOTSTRAP_KEY": key,
+            "GALLEY_CACHE_BYTES": "0",
         }
         command = [str(Path(sys.executable).with_name("galley")), "serve"]
         with (
@@ -119,6 +130,83 @@ def road(*, bare: bool) -> Generator[Server]:
 
 
 @contextmanager
+def mock_upstream() -> Generator[Server]:
+    """Run a model server that answers at once."""
+    port = _free_port()
+    command = [sys.executable, "-m", "benchmarks.mock_upstream", "--port", str(port)]
+    with _process(command, os.environ) as (process, started):
+        server = Server(f"http://127.0.0.1:{port}", "upstream", process, started)
+        wait_for(server, "/v1/models")
+        yield server
+
+
+@contextmanager
+def galley_gateway(upstream: Server) -> Generator[Server]:
+    """Serve another server's model with a price and seven limits, and nothing of our own."""
+    key, port = make_key(), _free_port()
+    with tempfile.TemporaryDirectory(prefix="galley-bench-") as folder:
+        lines = ["[models.mock]", 'kind = "chat"', f'source = "{upstream.url}/v1"']
+        lines += ["default = true", "always_stream = false", ""]
+        Path(folder, "galley.toml").write_text("\n".join(lines))
+        environment = {n: v for n, v in os.environ.items() if not n.startswith("GALLEY_")} | {
+            "GALLEY_DATA_DIR": folder,
+            "GALLEY_PORT": str(port),
+            "GALLEY_BOOTSTRAP_KEY": key,
+            "GALLEY_EMBEDDED_MODELS": "false",
+        }
+        command = [str(Path(sys.executable).with_name("galley")), "serve"]
+        with (
+            Path(folder, "log").open("w") as log,
+            _process(command, environment, stdout=log, stderr=log) as (process, started),
+        ):
+            server = Server(f"http://127.0.0.1:{port}", key, process, started)
+            wait_for(server, "/health/ready")
+            bill(server, "mock")
+            yield server
+
+
+@contextmanager
+def pass_through(upstream: Server) -> Generator[Server]:
+    """Serve the same by fifty lines of FastAPI and aiohttp."""
+    port = _free_port()
+    command = [sys.executable, str(ROOT / "benchmarks" / "peers" / "pass_through.py")]
+    command += ["--port", str(port), "--upstream", f"{upstream.url}/v1"]
+    with _process(command, os.environ) as (process, started):
+        server = Server(f"http://127.0.0.1:{port}", None, process, started)
+        wait_for(server, "/health")
+        yield server
+
+
+@contextmanager
+def litellm(upstream: Server) -> Generator[Server]:
+    """Serve the same by LiteLLM's proxy, with its master key on and nothing else."""
+    port, key = _free_port(), "sk-bench-0123456789abcdef0123456789abcdef"
+    with tempfile.TemporaryDirectory(prefix="litellm-bench-") as folder:
+        config = Path(folder, "litellm.yaml")
+        model = f'{{model: openai/mock, api_base: "{upstream.url}/v1", api_key: upstream}}'
+        config.write_text(
+            f"model_list: [{{model_name: mock, litellm_params: {model}}}]\n"
+            "litellm_settings: {telemetry: false, num_retries: 0, drop_params: true}\n"
+            f"general_settings: {{master_key: {key}}}\n"
+        )
+        command = [str(LITELLM / "bin" / "litellm"), "--config", str(config), "--num_workers", "1"]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
+        environment = {**os.environ, "LITELLM_LOG": "ERROR"}
+        with (
+            Path(folder, "log").open("w") as log,
+            _process(command, environment, stdout=log, stderr=log) as (process, started),
+        ):
+            server = Server(f"http://127.0.0.1:{port}", key, process, started)
+            wait_for(server, "/health/liveliness")
+            yield server
+
+
+def has_litellm() -> bool:
+    """Whether `make bench-peers` has installed it."""
+    return (LITELLM / "bin" / "litellm").exists()
+
+
+@contextmanager
 def peer(script: str, *arguments: str) -> Generator[Server]:
     """Run a peer's server from `benchmarks/peers` in the peers' own environment."""
     port = _free_port()
@@ -131,6 +219,23 @@ def peer(script: str, *arguments: str) -> Generator[Server]:
         server = Server(f"http://127.0.0.1:{port}", None, process, started)
         wait_for(server, "/health")
         yield server
+
+
+def bill(server: Server, model: str) -> None:
+    """Give `model` a price, and the caller limits."""
+    me = _ask(server, "GET", "/v1/me")
+    _ask(server, "PATCH", f"/v1/admin/users/{me['user_id']}", limits=LIMITS)
+    _ask(server, "PUT", f"/v1/admin/prices/{model}", prompt=150_000, completion=600_000)
+
+
+def _ask(server: Server, method: str, path: str, **body: Any) -> dict[str, Any]:
+    headers = {"authorization": f"Bearer {server.key}", "content-type": "application/json"}
+    sent = json.dumps(body).encode() if body else None
+    request = urllib.request.Request(  # noqa: S310 - loopback
+        server.url + path, data=sent, headers=headers, method=method
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
+        return json.load(answer)
 
 
 def has_peers() -> bool:

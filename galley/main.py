@@ -1,6 +1,6 @@
 """The app: routes, middleware and error envelopes joined to a runtime. No logic."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -8,8 +8,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
+from starlette.types import ASGIApp
 
 from galley import __version__
 from galley.core.errors import BadRequestError, GalleyError, NotFoundError
@@ -28,16 +30,25 @@ from galley.routers import (
     messages,
     openapi,
     prices,
+    requests,
+    responses,
+    routing,
     usage,
 )
 from galley.routers.answers import error_headers
-from galley.routers.front_door import FrontDoor
+from galley.routers.front_door import Endpoint, FrontDoor
 from galley.routers.middleware import RequestMiddleware
 from galley.routers.parsing import refuse
 from galley.runtime import open_runtime
 
 _SHOWN_PATH = 128  # characters of a path that the client made up
-ENDPOINTS = (*chat.ENDPOINTS, *messages.ENDPOINTS, *embeddings.ENDPOINTS, *classify.ENDPOINTS)
+ENDPOINTS = (
+    *chat.ENDPOINTS,
+    *messages.ENDPOINTS,
+    *responses.ENDPOINTS,
+    *embeddings.ENDPOINTS,
+    *classify.ENDPOINTS,
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -53,7 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with open_runtime(settings) as app.state.runtime:
             yield
 
-    app = FastAPI(
+    app = _App(
         title="Galley",
         version=__version__,
         description=openapi.DESCRIPTION,
@@ -66,15 +77,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
     )
     app.include_router(openapi.declared(ENDPOINTS))
-    app.include_router(account.router)
-    app.include_router(auth.router)
-    app.include_router(usage.router)
-    app.include_router(invoices.router)
-    app.include_router(prices.router)
-    app.include_router(keys.router)
-    app.include_router(admin.router)
-    app.include_router(health.router)
-    for room in (account, usage, invoices, prices, auth, keys, admin):
+    rooms = (responses, account, auth, usage, requests, invoices, prices, routing, keys, admin)
+    for room in (*rooms, health):
+        app.include_router(room.router)
+    for room in rooms:
         app.include_router(room.router, prefix="/api", include_in_schema=False)
     openapi.add_pages(app)
     openapi.correct_document(app)
@@ -83,9 +89,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse_http)
     paths = {path: endpoint for endpoint in ENDPOINTS for path in endpoint.paths}
     paths |= {f"/api{path}": endpoint for path, endpoint in paths.items()}
-    app.add_middleware(FrontDoor, endpoints=paths)
-    app.add_middleware(RequestMiddleware)
+    app.endpoints = paths
     return app
+
+
+class _App(FastAPI):
+    """FastAPI behind our own door: its layers around every request have their price."""
+
+    endpoints: Mapping[str, Endpoint]
+
+    def build_middleware_stack(self) -> ASGIApp:
+        outermost = super().build_middleware_stack()
+        assert isinstance(outermost, ServerErrorMiddleware)  # noqa: S101 - as Starlette builds it
+        # Our own middleware answers what nobody caught, so that one is left out.
+        return RequestMiddleware(FrontDoor(outermost.app, self.endpoints))
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

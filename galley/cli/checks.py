@@ -175,6 +175,22 @@ def chat_empty(client: Client) -> str:
     return refused(client, "POST", "/v1/chat/completions", body, 400)
 
 
+@check("POST /v1/responses", "two turns, then deleted")
+def responses(client: Client) -> str:
+    """A response goes on from another, can be looked up, and is gone once it is deleted."""
+    asked: dict[str, Any] = {"model": "galley/chat", "max_output_tokens": 12}
+    first = json.loads(client.request("POST", "/v1/responses", asked | {"input": QUESTION}))
+    going_on = {"input": "Go on.", "previous_response_id": first["id"]}
+    second = json.loads(client.request("POST", "/v1/responses", asked | going_on))
+    expect(get(client, f"/v1/responses/{second['id']}") == second, "it is not as it was answered")
+    told = get(client, f"/v1/responses/{second['id']}/input_items")["data"]
+    expect(len(told) == 3, f"{len(told)} items instead of 3")
+    for made in (first, second):
+        client.request("DELETE", f"/v1/responses/{made['id']}")
+    refused(client, "GET", f"/v1/responses/{second['id']}", None, 404)
+    return second["output"][0]["content"][0]["text"]
+
+
 @check("POST /v1/messages", QUESTION)
 def messages(client: Client) -> str:
     """In Anthropic's shape, the prompt has as many tokens as were counted beforehand."""

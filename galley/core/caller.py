@@ -8,7 +8,9 @@ from galley.core.limits import Rule
 SCOPES = ("chat", "embeddings", "classify", "usage", "keys")
 """What a user may be allowed to do, one per family of routes."""
 
-ADMIN_SCOPES = ("admin:users", "admin:tiers", "admin:prices", "admin:usage", "admin:audit")
+ADMIN_SCOPES = (
+    "admin:users", "admin:tiers", "admin:prices", "admin:models", "admin:usage", "admin:audit",
+)  # fmt: skip
 """The same for those who run the server; `admin:*` stands for all of them."""
 
 NO_KEY = "00000000-0000-0000-0000-000000000000"

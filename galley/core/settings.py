@@ -21,7 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from galley.core.catalogue import EMBEDDED_MODELS, ModelSettings
+from galley.core.catalogue import EMBEDDED_MODELS, ModelSettings, RouteSettings
 from galley.core.issuers import IssuerSettings
 
 PREFIX = "GALLEY_"
@@ -96,11 +96,39 @@ class Settings(BaseSettings):
         le=36_500,
         description="How long single requests are kept, in days; 0 keeps them all.",
     )
+    response_retention_days: int = Field(
+        default=30,
+        ge=0,
+        le=36_500,
+        description="How long stored responses are kept, in days; 0 keeps them all.",
+    )
+    receipt_retention_days: int = Field(
+        default=7,
+        ge=0,
+        le=36_500,
+        description="How long receipts are kept, in days; 0 keeps them as long as requests.",
+    )
     embedded_models: bool = Field(
         default=True, description="Serve the three models that come with Galley."
     )
     models: dict[str, ModelSettings] = Field(
         default_factory=dict[str, ModelSettings], description="More models, by name."
+    )
+    routes: dict[str, RouteSettings] = Field(
+        default_factory=dict[str, RouteSettings],
+        description="Names that several models answer to, by weight and with fallbacks.",
+    )
+    cache_bytes: int = Field(
+        default=64_000_000,
+        ge=0,
+        le=1_000_000_000_000,
+        description="Memory for answers that may be used again, in bytes; 0 keeps none.",
+    )
+    cache_ttl: float = Field(
+        default=3600.0,
+        gt=0,
+        le=31_536_000,
+        description="How long answers may be used again, in seconds.",
     )
     request_timeout: float = Field(
         default=120.0, gt=0, le=3600, description="Longest model call, in seconds; then 504."
@@ -179,6 +207,13 @@ class Settings(BaseSettings):
             named = [n for n, m in self.models.items() if m.kind == kind and m.default]
             if len(named) > 1:
                 raise ValueError(f"{' and '.join(named)} are both the default {kind} model")
+        for name, route in self.routes.items():
+            check_route_name(name)
+            for model in route.models:
+                if model not in self.catalogue:
+                    raise ValueError(f"route {name!r} leads to {model!r}, which is no model here")
+            if len({self.catalogue[model].kind for model in route.models}) > 1:
+                raise ValueError(f"the models of the route {name!r} do not all do the same")
         return self
 
     @property
@@ -220,7 +255,11 @@ class _TomlFile(TomlConfigSettingsSource):
         except ValueError as error:
             raise SettingsError(f"{file_path} is not valid TOML: {error}") from error
         refuse_unknown(found, Settings.model_fields, str(file_path))
-        for group, shape in (("models", ModelSettings), ("issuers", IssuerSettings)):
+        for group, shape in (
+            ("models", ModelSettings),
+            ("routes", RouteSettings),
+            ("issuers", IssuerSettings),
+        ):
             for name, table in found.get(group, {}).items():
                 if isinstance(table, dict):
                     where = f"{file_path} [{group}.{name}]"
@@ -263,6 +302,16 @@ def check_model_name(name: str) -> None:
         )
     if name.startswith("galley/"):
         raise ValueError(f"{name!r} cannot name a model: galley/... stands for the default models")
+
+
+def check_route_name(name: str) -> None:
+    """Refuse what cannot name a route: a model's name, or the beginning of one and `*`, or `*`.
+
+    Raises:
+        ValueError: it says what a name may be.
+    """
+    if name != "*":
+        check_model_name(name.removesuffix("*").rstrip("/") if name.endswith("*") else name)
 
 
 def toml_path(given: Mapping[str, Any]) -> Path:

@@ -9,19 +9,22 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from galley.db.record import (
     COLUMNS,
     DAY_COLUMNS,
+    RECEIPT_COLUMNS,
     REQUEST_ID,
     STATE,
     SUM_COLUMNS,
     Done,
     RefusedRowError,
     Row,
+    add_receipts,
     add_to_days,
     add_to_hours,
     daily_sums,
     hourly_sums,
+    receipts,
     upsert_requests,
 )
-from galley.db.tables import ApiRequest, Base, UsageDaily, UsageHourly
+from galley.db.tables import ApiRequest, Base, Receipt, UsageDaily, UsageHourly
 
 
 class PostgresWriter:
@@ -33,6 +36,7 @@ class PostgresWriter:
         self._upsert = (
             upsert_requests(_unnest(engine, ApiRequest, COLUMNS)) + " RETURNING request_id::text"
         )
+        self._add_receipts = add_receipts(_unnest(engine, Receipt, RECEIPT_COLUMNS))
         self._add_to_hours = add_to_hours(_unnest(engine, UsageHourly, SUM_COLUMNS))
         self._add_to_days = add_to_days(_unnest(engine, UsageDaily, DAY_COLUMNS))
 
@@ -54,12 +58,13 @@ class PostgresWriter:
 
     async def _commit(self, rows: Sequence[Row]) -> None:
         async with self._engine.begin() as connection:
-            answer = await connection.exec_driver_sql(self._upsert, tuple(zip(*rows, strict=True)))
+            values = tuple(zip(*rows, strict=True))[: len(COLUMNS)]
+            answer = await connection.exec_driver_sql(self._upsert, values)
             changed = set(answer.scalars())
-            sums = hourly_sums(
-                row for row in rows if row[STATE] != "open" and row[REQUEST_ID] in changed
-            )
+            settled = [row for row in rows if row[STATE] != "open" and row[REQUEST_ID] in changed]
+            sums = hourly_sums(settled)
             for statement, rows in (
+                (self._add_receipts, receipts(settled)),
                 (self._add_to_hours, sums),
                 (self._add_to_days, daily_sums(sums)),
             ):

@@ -16,25 +16,44 @@ from sqlalchemy.types import TypeEngine
 from galley.db.record import (
     COLUMNS,
     DAY_COLUMNS,
+    RECEIPT_COLUMNS,
     STATE,
     SUM_COLUMNS,
     Done,
     RefusedRowError,
     Row,
+    add_receipts,
     add_to_days,
     add_to_hours,
     daily_sums,
     hourly_sums,
+    receipts,
     upsert_requests,
 )
-from galley.db.tables import ApiRequest, Base, Id, UsageDaily, UsageHourly, UtcDateTime, id_bytes
+from galley.db.tables import (
+    ApiRequest,
+    Base,
+    Id,
+    Receipt,
+    UsageDaily,
+    UsageHourly,
+    UtcDateTime,
+    id_bytes,
+)
 
 # Each statement lets go of the interpreter and has to get it back: rows go in by dozens.
 _AT_ONCE = (64, 16, 4, 1)
-_VALUES = f"({', '.join('?' * len(COLUMNS))})"
-_UPSERTS = {n: upsert_requests(f"VALUES {', '.join([_VALUES] * n)}") for n in _AT_ONCE}
-_ADD_TO_HOURS = add_to_hours(f"VALUES ({', '.join('?' * len(SUM_COLUMNS))})")
-_ADD_TO_DAYS = add_to_days(f"VALUES ({', '.join('?' * len(DAY_COLUMNS))})")
+
+
+def _values(columns: Sequence[str], rows: int) -> str:
+    row = f"({', '.join('?' * len(columns))})"
+    return f"VALUES {', '.join([row] * rows)}"
+
+
+_UPSERTS = {n: upsert_requests(_values(COLUMNS, n)) for n in _AT_ONCE}
+_ADD_RECEIPTS = {n: add_receipts(_values(RECEIPT_COLUMNS, n)) for n in _AT_ONCE}
+_ADD_TO_HOURS = add_to_hours(_values(SUM_COLUMNS, 1))
+_ADD_TO_DAYS = add_to_days(_values(DAY_COLUMNS, 1))
 # A value that SQLite cannot hold, or a constraint that it breaks.
 _ROW_ERRORS = (
     sqlite3.IntegrityError,
@@ -88,20 +107,17 @@ def _commit(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     with connection:
         connection.execute("BEGIN IMMEDIATE")
         changed = _upsert(connection, rows)
-        sums = hourly_sums(row for row in changed if row[STATE] != "open")
+        settled = [row for row in changed if row[STATE] != "open"]
+        _write(connection, _ADD_RECEIPTS, list(map(_receipt, receipts(settled))))
+        sums = hourly_sums(settled)
         connection.executemany(_ADD_TO_HOURS, map(_hour, sums))
         connection.executemany(_ADD_TO_DAYS, map(_day, daily_sums(sums)))
 
 
 def _upsert(connection: sqlite3.Connection, rows: Sequence[Row]) -> Sequence[Row]:
     """Write `rows`; returns those that were not settled before."""
-    values, done, changed = list(map(_request, rows)), 0, 0
-    for n in _AT_ONCE:
-        while len(rows) - done >= n:
-            part = chain.from_iterable(values[done : done + n])
-            changed += connection.execute(_UPSERTS[n], tuple(part)).rowcount
-            done += n
-    if changed == len(rows):
+    values = [_request(row[:-1]) for row in rows]
+    if _write(connection, _UPSERTS, values) == len(rows):
         return rows
     # Some were: start anew, and ask of each.
     connection.execute("ROLLBACK")
@@ -110,6 +126,19 @@ def _upsert(connection: sqlite3.Connection, rows: Sequence[Row]) -> Sequence[Row
     return [
         row for row, own in zip(rows, values, strict=True) if connection.execute(one, own).rowcount
     ]
+
+
+def _write(
+    connection: sqlite3.Connection, statements: Mapping[int, str], values: Sequence[Sequence[Any]]
+) -> int:
+    """Run the statements for so many rows at once; returns how many rows changed."""
+    done, changed = 0, 0
+    for n, statement in statements.items():
+        while len(values) - done >= n:
+            part = chain.from_iterable(values[done : done + n])
+            changed += connection.execute(statement, tuple(part)).rowcount
+            done += n
+    return changed
 
 
 def _writer(table: type[Base], columns: Sequence[str]) -> Callable[[Row], Sequence[Any]]:
@@ -137,5 +166,6 @@ _FORMS: Mapping[type[TypeEngine[Any]], Callable[[Any], Any]] = {
     Date: date.isoformat,
 }
 _request = _writer(ApiRequest, COLUMNS)
+_receipt = _writer(Receipt, RECEIPT_COLUMNS)
 _hour = _writer(UsageHourly, SUM_COLUMNS)
 _day = _writer(UsageDaily, DAY_COLUMNS)

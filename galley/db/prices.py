@@ -32,6 +32,11 @@ async def valid_prices(session: AsyncSession, *, now: datetime) -> Sequence[Pric
     return (await session.scalars(query)).all()
 
 
+async def find_price(session: AsyncSession, price_id: str) -> Price | None:
+    """The version with this id."""
+    return await session.get(Price, price_id)
+
+
 async def priced_models(session: AsyncSession) -> Collection[str]:
     """The models that have, had or will have a price."""
     return set(await session.scalars(select(Price.model).distinct()))

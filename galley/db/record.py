@@ -9,7 +9,7 @@ from typing import Any
 from galley.db.tables import State, utc_now
 
 Row = tuple[Any, ...]
-"""A record as it was at one moment: its values in the order of `COLUMNS`."""
+"""A record as it was at one moment: its values in the order of `COLUMNS`, then its receipt."""
 
 Done = Callable[[Exception | None], None]
 
@@ -32,6 +32,11 @@ class Record:
         units: images or texts, where these are what is counted.
         cost: in micro-dollars, by the price `price_id`.
         ignored_fields: inert fields that the request carried, joined by commas.
+        route: whose name, or wildcard, `model` was.
+        arm: which target its user is drawn, of a route that has several.
+        attempts: how often a model was asked for it.
+        cache: `exact` or `semantic`, where the answer came from there.
+        receipt: how it came to all that, as JSON; kept in a table of its own, for a shorter time.
     """
 
     request_id: str
@@ -55,7 +60,12 @@ class Record:
     first_token_ms: float | None = None
     response_time_ms: float | None = None
     ignored_fields: str | None = None
+    route: str | None = None
+    arm: str | None = None
+    attempts: int = 0
+    cache: str | None = None
     created_at: datetime = field(default_factory=utc_now)
+    receipt: bytes | None = None
 
     def row(self) -> Row:
         """Take the values as they are now."""
@@ -65,7 +75,8 @@ class Record:
         return _values(self)
 
 
-COLUMNS = tuple(f.name for f in fields(Record))
+COLUMNS = tuple(f.name for f in fields(Record) if f.name != "receipt")
+RECEIPT_COLUMNS = ("request_id", "detail")
 REQUEST_ID = COLUMNS.index("request_id")
 STATE = COLUMNS.index("state")
 
@@ -89,7 +100,7 @@ _FIXED = frozenset(
     )
 )
 
-_values = attrgetter(*COLUMNS)
+_values = attrgetter(*COLUMNS, "receipt")
 _key = itemgetter(
     *map(COLUMNS.index, ("user_id", "created_at", "key_id", "endpoint", "served_model"))
 )
@@ -135,6 +146,19 @@ def upsert_requests(source: str) -> str:
         f"INSERT INTO api_requests ({', '.join(COLUMNS)}) {source} "
         f"ON CONFLICT (request_id) DO UPDATE SET {changes} "
         "WHERE api_requests.state IN ('open', 'interrupted')"
+    )
+
+
+def receipts(rows: Iterable[Row]) -> list[Row]:
+    """Take the receipts out of settled rows, as rows of `RECEIPT_COLUMNS`."""
+    return [(row[REQUEST_ID], row[-1]) for row in rows if row[-1] is not None]
+
+
+def add_receipts(source: str) -> str:
+    """Write the statement that keeps receipts; one that is there already stays as it is."""
+    return (
+        f"INSERT INTO receipts ({', '.join(RECEIPT_COLUMNS)}) {source} "
+        "ON CONFLICT (request_id) DO NOTHING"
     )
 
 

@@ -25,12 +25,18 @@ class Wanted:
 
 
 async def find_request(
-    session: AsyncSession, *, user_id: str, request_id: str
+    session: AsyncSession, *, user_id: str | None, request_id: str
 ) -> ApiRequest | None:
-    """One request of `user_id`; None when it is someone else's, or nobody's."""
+    """One request of `user_id`; None when it is someone else's, or nobody's.
+
+    Args:
+        user_id: None is anybody; for admins.
+    """
     if (known := parse_id(request_id)) is None:
         return None
-    query = select(ApiRequest).where(ApiRequest.request_id == known, ApiRequest.user_id == user_id)
+    query = select(ApiRequest).where(ApiRequest.request_id == known)
+    if user_id is not None:
+        query = query.where(ApiRequest.user_id == user_id)
     return await session.scalar(query)
 
 

@@ -6,7 +6,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.db.requests import first_id
-from galley.db.tables import ApiRequest, Retention
+from galley.db.tables import ApiRequest, Feedback, Receipt, Retention
 
 
 async def whole_from(session: AsyncSession) -> datetime | None:
@@ -27,7 +27,7 @@ async def mark_whole_from(session: AsyncSession, hour: datetime) -> None:
 async def delete_requests(session: AsyncSession, *, before: datetime, limit: int) -> int:
     """Delete the oldest requests that came before that moment, `limit` at most.
 
-    Those that are open stay: somebody may still settle them.
+    Receipts and feedback go with them. Those that are open stay: somebody may still settle them.
 
     Returns:
         How many there were.
@@ -43,5 +43,7 @@ async def delete_requests(session: AsyncSession, *, before: datetime, limit: int
         .limit(limit)
     )
     statement = delete(ApiRequest).where(ApiRequest.request_id.in_(oldest))
-    gone = await session.scalars(statement.returning(ApiRequest.request_id))
-    return len(gone.all())
+    gone = (await session.scalars(statement.returning(ApiRequest.request_id))).all()
+    for table in (Receipt, Feedback):
+        await session.execute(delete(table).where(table.request_id.in_(gone)))
+    return len(gone)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Index,
     LargeBinary,
     MetaData,
+    SmallInteger,
     String,
     TypeDecorator,
     text,
@@ -28,6 +29,9 @@ UserStatus = Literal["active", "disabled"]
 
 OPEN = text("state = 'open'")
 """Written out, not bound: that is how both databases know the partial index for it."""
+
+DRAWN = text("arm IS NOT NULL")
+"""The same for requests whose user was drawn one of several targets."""
 
 
 def id_bytes(value: str) -> bytes:
@@ -227,6 +231,13 @@ class ApiRequest(Base):
     __table_args__ = (
         Index(None, "user_id", "request_id"),
         Index("ix_api_requests_open", "instance_id", sqlite_where=OPEN, postgresql_where=OPEN),
+        Index(
+            "ix_api_requests_drawn",
+            "route",
+            "request_id",
+            sqlite_where=DRAWN,
+            postgresql_where=DRAWN,
+        ),
         {"sqlite_with_rowid": False},
     )
 
@@ -251,7 +262,27 @@ class ApiRequest(Base):
     first_token_ms: Mapped[float | None]
     response_time_ms: Mapped[float | None]
     ignored_fields: Mapped[str | None]
+    route: Mapped[str | None]
+    arm: Mapped[str | None]
+    attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    cache: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Definition(Base):
+    """A model or a route that an admin named at run time: of each, the latest row counts.
+
+    A `spec` of null says that it is gone; where the settings have it too, theirs counts again.
+    """
+
+    __tablename__ = "definitions"
+    __table_args__ = (Index(None, "kind", "name", "id"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    kind: Mapped[str]
+    name: Mapped[str]
+    spec: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
 
 class UsageHourly(Base):
@@ -316,3 +347,42 @@ class Retention(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
     whole_from: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class StoredResponse(Base):
+    """One of OpenAI's Responses: the object, and all that the model was told, as JSON.
+
+    Its id is that of its request. Bytes, as nobody asks for what is in them.
+    """
+
+    __tablename__ = "responses"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    user_id: Mapped[str] = mapped_column(Id, ForeignKey(User.id), index=True)
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    items: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Receipt(Base):
+    """How a request came to what its row says, as JSON; `services/receipts.py` knows its words.
+
+    Written by the ledger, with the row. Bytes, as nobody asks for what is in them.
+    """
+
+    __tablename__ = "receipts"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    request_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    detail: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Feedback(Base):
+    """What its user said of an answer, from -1 to 1; the latest word counts."""
+
+    __tablename__ = "feedback"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    request_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    score: Mapped[float]
+    comment: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)

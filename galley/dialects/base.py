@@ -10,7 +10,9 @@ from galley.dialects import anthropic, native, openai
 Headers = Sequence[tuple[bytes, bytes]]
 
 _ANTHROPIC = "/v1/messages"
-_OPENAI = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models")
+_OPENAI = (
+    "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/v1/responses",
+)  # fmt: skip
 
 
 class Dialect(Protocol):

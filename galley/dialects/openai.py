@@ -110,7 +110,9 @@ class ChatFrames:
         if index in self._started:
             return b""
         self._started.add(index)
-        return self._choice(index, {"role": "assistant", "content": ""}, None, None)
+        return self._choice(
+            index, {"role": "assistant", "content": "", "refusal": None}, None, None
+        )
 
     def last(self, usage: Usage) -> bytes:
         """Write the end of the stream, after the usage where it was asked for."""

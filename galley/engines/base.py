@@ -45,7 +45,8 @@ class ChatEngine(Engine, Protocol):
         """Refuse what cannot be answered, before it waits for a slot.
 
         Returns:
-            The most tokens that all of its prompts can have together.
+            The most tokens that all of its prompts can have together. Images are not decoded for
+            that.
         Raises:
             BadRequestError: the prompt and the context do not fit (`context_length_exceeded`,
                 with both numbers), or the model cannot do what is asked.
@@ -126,9 +127,13 @@ class Embedder(Engine, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """One picture's probabilities (`len(labels)` floats, sum 1) and its size in pixels."""
+    """One picture's probabilities (`len(labels)` floats, sum 1) and its size in pixels.
+
+    `pixels` is what of it the model was shown, height x width x RGB.
+    """
 
     probabilities: Floats
+    pixels: NDArray[np.uint8]
     width: int
     height: int
     decode_ms: float

@@ -2,11 +2,15 @@
 
 import orjson
 
-from galley.schemas.chat import ChatRequest, Message
+from galley.schemas.chat import ChatRequest, ImagePart, Message
 from galley.schemas.completions import CompletionRequest
 
 # What a chat template adds, generously: per conversation, per message and per tool call in one.
 TEMPLATE_TOKENS, MESSAGE_TOKENS, CALL_TOKENS = 64, 16, 64
+
+# What OpenAI's models take of an image: 85, and 170 for each of at most 8 tiles where `detail` is
+# not low. Source: OpenAI API guide, Images and vision, Calculating costs.
+LOW_IMAGE_TOKENS, MOST_IMAGE_TOKENS = 85, 85 + 8 * 170
 
 BYTES_PER_TOKEN = 4
 """In ordinary text, about."""
@@ -30,10 +34,20 @@ def likely_prompt_tokens(request: ChatRequest | CompletionRequest, choice: int) 
     return 1 + len(prompt.encode()) // BYTES_PER_TOKEN if isinstance(prompt, str) else len(prompt)
 
 
+def likely_tokens(text: str) -> int:
+    """Guess how many tokens `text` has."""
+    return -(-len(text.encode()) // BYTES_PER_TOKEN)
+
+
 def _size(message: Message) -> int:
-    """Bytes that the template is given of a message."""
+    """What the template is given of a message: bytes, and tokens for images."""
     texts = [message.text, message.name or "", message.tool_call_id or ""]
     calls = message.tool_calls or ()
     for call in calls:
         texts += call.id, call.function.name, call.function.arguments
-    return sum(len(text.encode()) for text in texts) + CALL_TOKENS * len(calls)
+    size = sum(len(text.encode()) for text in texts) + CALL_TOKENS * len(calls)
+    return size + sum(map(_image_tokens, message.images))
+
+
+def _image_tokens(part: ImagePart) -> int:
+    return LOW_IMAGE_TOKENS if part.image_url.detail == "low" else MOST_IMAGE_TOKENS

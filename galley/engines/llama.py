@@ -21,7 +21,7 @@ from galley.engines.llama_child import LlamaChild
 from galley.engines.llama_slots import LlamaSlots
 from galley.engines.openai_http import chat_body, completion_body
 from galley.engines.threads import chat_threads
-from galley.schemas.chat import ChatRequest, ImagePart
+from galley.schemas.chat import ChatRequest
 from galley.schemas.completions import CompletionRequest
 from galley.schemas.delta import Delta
 
@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 LONGEST_PAUSE = 30.0  # seconds between two tries to start the child
 LONGEST_SILENCE = 60.0  # seconds; a child that works says something with every batch of tokens
+LONGEST_LOOK = 300.0  # seconds; of a picture it says nothing before it has read the whole of it
 LONGEST_LOADING = 600.0  # seconds; a large model on a slow disk takes minutes
 # No token stands for more bytes than this (runs of spaces are the longest), so a prompt of more
 # than this many bytes per token of context is refused without counting its tokens.
@@ -43,6 +44,7 @@ class LlamaEngine:
     Args:
         name: the model's name in answers and logs.
         path: the GGUF file.
+        projector: the GGUF file with which the model sees; without one it reads text alone.
         silence: seconds without a word while it should be answering; then the child is stuck
             (some grammars do that) and is started again.
         loading: seconds that the child may take to load the model.
@@ -54,10 +56,11 @@ class LlamaEngine:
         path: Path,
         settings: ModelSettings,
         *,
+        projector: Path | None = None,
         silence: float = LONGEST_SILENCE,
         loading: float = LONGEST_LOADING,
     ) -> None:
-        self.slots = settings.slots
+        self.slots = settings.most_at_once
         self.context = settings.context
         self.hardware = "CPU"
         self.problem: str | None = "starting"
@@ -65,18 +68,19 @@ class LlamaEngine:
         self._wanted = {
             "name": name,
             "path": str(path),
-            "slots": settings.slots,
+            "projector": str(projector) if projector else None,
+            "slots": settings.most_at_once,
             "context": settings.context,
             "threads": chat_threads(settings.threads),
             "gpu_layers": settings.gpu_layers,
         }
-        self._silence = silence
+        self._silence = max(silence, LONGEST_LOOK) if projector else silence
         self._loading = loading
         self._counting = asyncio.Semaphore(COUNTED_AT_ONCE)
         self._listeners = 0
         self._heard = 0.0  # when the child last said something, on the loop's clock
         self._child: LlamaChild | None = None
-        self._slots = LlamaSlots(settings.slots)
+        self._slots = LlamaSlots(settings.most_at_once)
         self._supervisor: asyncio.Task[None] | None = None
 
     @property
@@ -109,11 +113,10 @@ class LlamaEngine:
         self.problem = "stopped"
 
     async def check(self, request: ChatRequest | CompletionRequest) -> int:
-        if isinstance(request, ChatRequest):
-            _refuse_images(request)
+        if self._shows_images(request):  # how many tokens they take is known once they are decoded
+            return self.context
         bounds = most_prompt_tokens(request)
-        size = max(bounds)
-        if size < self.context:  # it fits without counting
+        if max(bounds) < self.context:  # it fits without counting
             return sum(bounds)
         tokens = await self.count(request)
         if tokens >= self.context:
@@ -121,13 +124,24 @@ class LlamaEngine:
         return sum(min(bound, self.context) for bound in bounds)
 
     async def count(self, request: ChatRequest | CompletionRequest) -> int:
-        if isinstance(request, ChatRequest):
-            _refuse_images(request)
+        self._shows_images(request)
         least = max(most_prompt_tokens(request)) // MOST_BYTES_PER_TOKEN
         if least >= self.context:
             raise self._too_long(request, f"at least {least}")
         async with self._counting:
             return await self._count(request)
+
+    def _shows_images(self, request: ChatRequest | CompletionRequest) -> bool:
+        """Say whether there are images, and refuse them where the model cannot see."""
+        messages = request.messages if isinstance(request, ChatRequest) else ()
+        for number, message in enumerate(messages):
+            if message.images and not self._wanted["projector"]:
+                raise BadRequestError(
+                    "This model reads text only; it cannot see images.",
+                    code="unsupported_content",
+                    param=f"messages[{number}].content",
+                )
+        return any(message.images for message in messages)
 
     def _too_long(self, request: ChatRequest | CompletionRequest, tokens: str) -> BadRequestError:
         return BadRequestError(
@@ -184,12 +198,10 @@ class LlamaEngine:
         http = self._running().http
         if isinstance(request, ChatRequest):
             body = self._chat_body(self._running(), request, 0)
-            rendered = await http.ask("/apply-template", body)
-            prompts = [rendered["prompt"]]
-        else:
-            prompts = request.prompts
+            counted = await http.ask("/v1/chat/completions/input_tokens", body)
+            return int(counted["input_tokens"])
         counts: list[int] = []
-        for prompt in prompts:
+        for prompt in request.prompts:
             if isinstance(prompt, str):
                 asked = {"content": prompt, "add_special": True, "parse_special": True}
                 counts.append(len((await http.ask("/tokenize", asked))["tokens"]))
@@ -269,15 +281,3 @@ async def _pieces(answer: AsyncGenerator[Delta], most_others: int) -> AsyncGener
             for token in delta.logprobs or ():
                 del token["top_logprobs"][most_others:]
             yield delta
-
-
-def _refuse_images(request: ChatRequest) -> None:
-    for number, message in enumerate(request.messages):
-        if isinstance(message.content, list) and any(
-            isinstance(part, ImagePart) for part in message.content
-        ):
-            raise BadRequestError(
-                "This model reads text only; it cannot see images.",
-                code="unsupported_content",
-                param=f"messages[{number}].content",
-            )

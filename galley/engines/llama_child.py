@@ -57,7 +57,7 @@ class LlamaChild:
         """Start `llama_server.py` and wait until the model is loaded.
 
         Args:
-            wanted: name, path, slots, context, threads and gpu_layers.
+            wanted: name, path, projector, slots, context, threads and gpu_layers.
             longest_s: how long the model may take to load.
         Raises:
             EngineStartError: it ended instead, or took longer; the message says why.

@@ -45,7 +45,7 @@ def _hardware(params: Any) -> str:
     return f"{', '.join(devices)} ({layers} that fit), {threads}"
 
 
-def _params(wanted: dict[str, str | int]) -> Any:
+def _params(wanted: dict[str, Any]) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = wanted["path"]
     params.model_alias = {wanted["name"]}  # unset, the file's path would show in answers
@@ -62,7 +62,9 @@ def _params(wanted: dict[str, str | int]) -> Any:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = wanted["threads"]
     # Workers sleep while they wait: spinning would take the core that the API needs.
     params.cpuparams.poll = params.cpuparams_batch.poll = 0
-    if not _gpus() or params.n_gpu_layers == 0:
+    if wanted.get("projector"):
+        params.mmproj.path = wanted["projector"]  # some read a picture in one batch, or not at all
+    elif not _gpus() or params.n_gpu_layers == 0:
         params.n_batch = params.n_ubatch = max(CPU_BATCH, params.n_parallel)
     params.cache_ram_mib = 0
     params.prefill_assistant = False  # an answer is a turn of its own, as OpenAI's is

@@ -23,9 +23,8 @@ class Lookout:
         self._host, self._port = address.host or "", address.port or 80
         self._pause_s = pause_s
         self._looking: asyncio.Task[None] | None = None
-        self.place = str(address.origin())
         self.problem: str | None = None
-        """`nothing answers at ...`, or None."""
+        """That it is not there, without its address, for everybody to read; or None."""
 
     async def look(self) -> None:
         """Look whether it is there, and while it is not, look again now and then."""
@@ -34,7 +33,7 @@ class Lookout:
 
     def missed(self) -> None:
         """Take note that nobody was there."""
-        self.problem = f"nothing answers at {self.place}"
+        self.problem = "its server does not answer"
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_again())
 

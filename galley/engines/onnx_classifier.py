@@ -126,6 +126,7 @@ class OnnxClassifier:
         batched = await self._batcher([picture.pixels], begun)
         return Classified(
             probabilities=batched.rows[0],
+            pixels=picture.pixels,
             width=picture.width,
             height=picture.height,
             decode_ms=1000 * decode_s,

@@ -71,6 +71,15 @@ class Picture:
     height: int
 
 
+def measure(data: bytes) -> tuple[int, int]:
+    """Return the width and height that a picture's header tells, before it is turned upright.
+
+    Raises:
+        BadRequestError: as `decode`, but for damage behind the header.
+    """
+    return _open(data).size
+
+
 def decode(data: bytes, frame: Frame) -> Picture:
     """Read a picture's first frame.
 

@@ -20,6 +20,7 @@ _FREE = (
     'To call one, answer with nothing but JSON: {"name": "...", "arguments": {...}}. '
     "Otherwise answer in plain text."
 )
+_RESULT = "Result of the tool call:"
 _FORCED = 'Answer with nothing but the JSON of one call: {"name": "...", "arguments": {...}}.'
 
 
@@ -69,7 +70,7 @@ def _moved(schema: Any, place: str) -> Any:
     return moved
 
 
-def plain_messages(request: ChatRequest) -> list[dict[str, str]]:
+def plain_messages(request: ChatRequest) -> list[dict[str, Any]]:
     """Write the conversation, tools included, with system, user and assistant turns alone."""
     turns = [_plain(message) for message in request.messages]
     tools = offered(request)
@@ -79,16 +80,18 @@ def plain_messages(request: ChatRequest) -> list[dict[str, str]]:
         )
         rule = _FORCED if is_forced(request) else _FREE
         prompt = f"{_INTRODUCTION}\n{listed}\n{rule}"
-        if turns[0]["role"] == "system":
+        if turns[0]["role"] == "system" and isinstance(turns[0]["content"], str):
             turns[0] = {"role": "system", "content": f"{turns[0]['content']}\n\n{prompt}"}
         else:
             turns.insert(0, {"role": "system", "content": prompt})
     return turns
 
 
-def _plain(message: Message) -> dict[str, str]:
+def _plain(message: Message) -> dict[str, Any]:
+    if message.images:
+        return _with_images(message)
     if message.role == "tool":
-        return {"role": "user", "content": f"Result of the tool call:\n{message.text}"}
+        return {"role": "user", "content": f"{_RESULT}\n{message.text}"}
     if message.tool_calls:
         calls = [
             f'{{"name": {json.dumps(call.function.name)}, "arguments": {call.function.arguments}}}'
@@ -97,6 +100,15 @@ def _plain(message: Message) -> dict[str, str]:
         return {"role": "assistant", "content": "\n".join(filter(None, [message.text, *calls]))}
     role = "system" if message.role == "developer" else message.role
     return {"role": role, "content": message.text}
+
+
+def _with_images(message: Message) -> dict[str, Any]:
+    """Keep the parts of a message, and their order, for a model that sees."""
+    parts = message.model_dump(exclude_none=True)["content"]
+    if message.role == "tool":
+        return {"role": "user", "content": [{"type": "text", "text": _RESULT}, *parts]}
+    role = "system" if message.role == "developer" else message.role
+    return {"role": role, "content": parts}
 
 
 async def read_calls(

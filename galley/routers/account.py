@@ -38,7 +38,7 @@ async def list_models(
 
     To who sends `anthropic-version`, in Anthropic's shape and in pages.
     """
-    models = [model for model in runtime.models.all() if caller.may_use(model.name)]
+    models = runtime.models.visible(caller)
     if anthropic_version is None:
         return ModelList(data=[_reply(model) for model in models])
     listed = [_anthropic_reply(model) for model in models]
@@ -58,7 +58,8 @@ async def retrieve_model(
     anthropic_version: AnthropicVersion = None,
 ) -> ModelReply | AnthropicModel:
     """Describe one model; to who sends `anthropic-version`, in Anthropic's shape."""
-    found = runtime.models.find(model, caller)
+    routes = (shown for shown in runtime.models.visible(caller) if shown.name == model)
+    found = next(routes, None) or runtime.models.find(model, caller)
     return _reply(found) if anthropic_version is None else _anthropic_reply(found)
 
 

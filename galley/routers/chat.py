@@ -88,6 +88,7 @@ ENDPOINTS = (
         request=ChatRequest,
         reply=ChatCompletion,
         example={"model": "galley/chat", "messages": _MESSAGES, "max_completion_tokens": 64},
+        body_limit="image_body_limit",
     ),
     Endpoint(
         name="completions",
@@ -108,6 +109,7 @@ ENDPOINTS = (
         request=SimpleChatRequest,
         reply=SimpleChatReply,
         example={"messages": _MESSAGES, "temperature": 0.7, "max_tokens": 64},
+        body_limit="image_body_limit",
     ),
     Endpoint(
         name="chat",
@@ -118,5 +120,6 @@ ENDPOINTS = (
         request=SimpleChatRequest,
         reply=SimpleChatReply,
         example={"messages": _MESSAGES, "temperature": 0.7, "max_tokens": 64},
+        body_limit="image_body_limit",
     ),
 )

@@ -95,11 +95,13 @@ def require(scope: str) -> Any:
     return Depends(_Guard(scope))
 
 
+ChatCaller = Annotated[Caller, require("chat")]
 UsageCaller = Annotated[Caller, require("usage")]
 KeysCaller = Annotated[Caller, require("keys")]
 UsersAdmin = Annotated[Caller, require("admin:users")]
 TiersAdmin = Annotated[Caller, require("admin:tiers")]
 PricesAdmin = Annotated[Caller, require("admin:prices")]
+ModelsAdmin = Annotated[Caller, require("admin:models")]
 UsageAdmin = Annotated[Caller, require("admin:usage")]
 AuditAdmin = Annotated[Caller, require("admin:audit")]
 

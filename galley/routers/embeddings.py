@@ -8,11 +8,11 @@ from galley.schemas.embeddings import EmbeddingReply, EmbeddingRequest
 async def create_embedding(call: Call) -> None:
     """Turn one text, or up to 2048, into unit vectors."""
     request = await call.parse(EmbeddingRequest)
-    vectors = await call.runtime.embeddings.embed(call.charge, request)
+    made = await call.runtime.embeddings.embed(call.charge, request)
     body = openai.embedding_body(
-        vectors,
+        made.vectors,
         call.served_model,
-        call.charge.record.prompt_tokens,
+        made.tokens,
         as_base64=request.encoding_format == "base64",
     )
     await call.answer(body)

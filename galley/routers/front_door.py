@@ -5,7 +5,6 @@ answer. Routes are declared in FastAPI for the OpenAPI document (`openapi.py`) a
 because dependency chains and response models cost more than the rest of the road.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from galley.core.caching import CacheControl
 from galley.core.caller import Caller
 from galley.core.errors import CancelledError, GalleyError
 from galley.dialects.base import Dialect, Headers
@@ -22,6 +22,7 @@ from galley.routers.bodies import BodyRoom, read_body
 from galley.routers.deps import credentials, permit
 from galley.routers.hangup import while_listening
 from galley.routers.parsing import parse, refuse_form
+from galley.routers.sse import Comments, flushing
 from galley.runtime import Runtime
 from galley.schemas.base import Request
 from galley.schemas.delta import Delta, Usage
@@ -29,8 +30,6 @@ from galley.services.charge import Arrival, Charge
 
 R = TypeVar("R", bound=Request)
 
-PATIENCE = 2.0  # seconds without a first piece, then the stream starts with comments
-BETWEEN_COMMENTS = 5.0  # seconds
 MOST_BODY_BYTES = 256_000_000  # of all requests together
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -78,6 +77,8 @@ class Call:
         self._scope = scope
         self._stop_listening = stop_listening
         self._send = send
+        if wishes := self.header(b"cache-control"):
+            charge.cache_control = CacheControl.parse(wishes)
 
     async def parse(self, shape: type[R]) -> R:
         """Validate the body as `shape`; see `parsing.parse`."""
@@ -102,7 +103,7 @@ class Call:
     async def answer(self, body: bytes) -> None:
         """Settle, then send a whole answer."""
         await self._settle()
-        await send_json(self._send, body, headers=[self._timing(), *self._limits()])
+        await send_json(self._send, body, headers=self._headers())
 
     async def stream(self, deltas: AsyncGenerator[Delta], frames: Callable[[str], Frames]) -> None:
         """Send `deltas` as they come, settle, then send the end of the stream.
@@ -113,20 +114,31 @@ class Call:
         Args:
             frames: makes the frames, given the name of the model that answers.
         """
-        waiting = _Comments(self)
+        waiting = Comments(self.send)
         made: Frames | None = None
+        parts: list[bytes] = []
+
+        async def flush() -> None:
+            if parts:
+                waiting.stop()
+                data = b"".join(parts)
+                parts.clear()
+                await self.send(data)
+
         try:
             async with aclosing(deltas):
-                async for delta in deltas:
+                while (delta := await flushing(anext(deltas, None), flush)) is not None:
                     made = made or frames(self.served_model)
                     if data := made.frame(delta):
-                        waiting.stop()
-                        await self.send(data)
+                        parts.append(data)
+        except GalleyError:
+            await flush()
+            raise
         finally:
             waiting.stop()
         await self._settle()
         made = made or frames(self.served_model)
-        await self.send(made.last(self.charge.usage), more=False)
+        await self.send(b"".join(parts) + made.last(self.charge.usage), more=False)
 
     async def _settle(self) -> None:
         """Book what is done; from here on neither the clock nor a hang-up undoes it."""
@@ -137,7 +149,7 @@ class Call:
         """Send a part of a stream, after its headers."""
         if not self.streaming:
             self.streaming = True
-            headers = [*_STREAM_HEADERS, self._timing(), *self._limits()]
+            headers = [*_STREAM_HEADERS, *self._headers()]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
@@ -152,33 +164,17 @@ class Call:
             request_id, headers = self.arrival.request_id, self._limits()
             await send_error(self._send, error, self.dialect, request_id, headers)
 
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        """Say of an answer how long it took, how limits stand, and what was made of images."""
+        timing = (b"server-timing", b"app;dur=%.1f" % self.arrival.elapsed_ms())
+        if cache := self.charge.record.cache:
+            return [timing, (b"galley-cache", cache.encode()), *self._limits()]
+        if self.charge.image_input is None:
+            return [timing, *self._limits()]
+        return [timing, (b"galley-image-input", self.charge.image_input.encode()), *self._limits()]
+
     def _limits(self) -> Headers:
         return self.dialect.limit_headers(self.charge.headers, datetime.now(UTC))
-
-    def _timing(self) -> tuple[bytes, bytes]:
-        return (b"server-timing", b"app;dur=%.1f" % self.arrival.elapsed_ms())
-
-
-class _Comments:
-    """Keeps a stream alive that has nothing to say yet."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._begin)
-
-    def stop(self) -> None:
-        self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-
-    def _begin(self) -> None:
-        self._task = asyncio.create_task(self._comment())
-
-    async def _comment(self) -> None:
-        while True:
-            await self._call.send(b": waiting for the model\n\n")
-            await asyncio.sleep(BETWEEN_COMMENTS)
 
 
 @dataclass(frozen=True, slots=True)

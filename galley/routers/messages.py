@@ -51,6 +51,7 @@ ENDPOINTS = (
         request=MessagesRequest,
         reply=AnthropicMessage,
         example={"model": "galley/chat", "max_tokens": 64, "messages": _MESSAGES},
+        body_limit="image_body_limit",
     ),
     Endpoint(
         name="count_tokens",
@@ -61,5 +62,6 @@ ENDPOINTS = (
         request=CountTokensRequest,
         reply=TokenCount,
         example={"model": "galley/chat", "messages": _MESSAGES},
+        body_limit="image_body_limit",
     ),
 )

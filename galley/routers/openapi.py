@@ -34,6 +34,7 @@ TAGS = {
     "chat": "Conversations: OpenAI's shape, and a simple one.",
     "messages": "Conversations in Anthropic's shape.",
     "count_tokens": "How long such a conversation is.",
+    "responses": "Conversations in the shape of OpenAI's Responses, kept to go on from.",
     "completions": "Text that goes on from a prompt, in OpenAI's older shape.",
     "embeddings": "Texts as vectors, in OpenAI's shape.",
     "classify": "What is in a picture.",

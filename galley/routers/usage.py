@@ -1,4 +1,4 @@
-"""What was asked for: one's own requests and their sums, and for admins those of all."""
+"""What was used: by oneself, and for admins by all; and who one is."""
 
 from datetime import UTC, date, datetime
 from typing import Annotated
@@ -6,19 +6,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BeforeValidator
 
-from galley.db.requests import Wanted
 from galley.dialects import native
 from galley.routers.deps import CallerDep, RuntimeDep, UsageAdmin, UsageCaller
-from galley.routers.keys import After, PageSize
 from galley.routers.openapi import refusals
-from galley.schemas.keys import PLAIN
 from galley.schemas.profiles import MeReply
 from galley.schemas.usage import (
     AdminGroupBy,
     GroupBy,
-    RequestList,
-    RequestReply,
-    RequestState,
     UsageReport,
     UsageSummary,
 )
@@ -34,7 +28,6 @@ def _iso_day(text: str) -> date:
 Day = Annotated[date, BeforeValidator(_iso_day)]
 First = Annotated[Day | None, Query(alias="from", description="The first day, of UTC.")]
 Last = Annotated[Day | None, Query(alias="to", description="The last day; it is included.")]
-Words = Annotated[str | None, Query(max_length=256, pattern=PLAIN)]
 
 
 @router.get(
@@ -50,37 +43,6 @@ async def usage(
 ) -> UsageSummary:
     """Sum up your own requests, of some days or all, and by day, model, key or endpoint."""
     return await runtime.usage.summary(caller, first=first, last=last, by=group_by)
-
-
-@router.get(
-    "/v1/requests", summary="List your requests", tags=["account"], responses=refusals(native, 400)
-)
-async def list_requests(
-    caller: UsageCaller,
-    runtime: RuntimeDep,
-    state: RequestState | None = None,
-    model: Words = None,
-    endpoint: Words = None,
-    key: Words = None,
-    after: After = None,
-    limit: PageSize = 50,
-) -> RequestList:
-    """List your requests, the latest first; those of one state, model, endpoint or key."""
-    wanted = Wanted(state, model, endpoint, key)
-    return await runtime.usage.requests(caller, wanted, after=after, limit=limit)
-
-
-@router.get(
-    "/v1/requests/{request_id}",
-    summary="Describe a request",
-    tags=["account"],
-    responses=refusals(native, 404),
-)
-async def retrieve_request(
-    caller: UsageCaller, runtime: RuntimeDep, request_id: str
-) -> RequestReply:
-    """Describe one of your requests, by the `request-id` that its answer had."""
-    return await runtime.usage.request(caller, request_id)
 
 
 @router.get("/v1/me", summary="Who you are", tags=["account"])

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from galley.schemas.base import Inert, Reply, Request
+from galley.schemas.base import Inert, Reply, Request, said_as
 from galley.schemas.json_schema import JsonSchema
 
 MAX_TOKENS = 1_048_576
@@ -27,6 +27,17 @@ LogitBias = Annotated[
     Field(max_length=1024),
 ]
 Stop = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=16)]
+DataUrl = Annotated[
+    str,
+    Field(
+        pattern=r"^data:image/[a-zA-Z0-9.+-]+;base64,",
+        description="`data:image/...;base64,...`; addresses are not fetched.",
+    ),
+    said_as(
+        "addresses are not fetched, so that nobody can point this server at others; send the"
+        " image itself, as data:image/...;base64,..."
+    ),
+]
 
 
 class TextPart(Request):
@@ -41,10 +52,7 @@ class RefusalPart(Request):
 
 
 class ImageUrl(Request):
-    url: str = Field(
-        pattern=r"^data:image/[a-zA-Z0-9.+-]+;base64,",
-        description="`data:image/...;base64,...`; addresses are not fetched.",
-    )
+    url: DataUrl
     detail: Literal["auto", "low", "high"] = "auto"
 
 
@@ -98,6 +106,13 @@ class Message(Request):
         if self.role == "tool" and self.tool_call_id is None:
             raise ValueError("a tool message needs tool_call_id")
         return self
+
+    @property
+    def images(self) -> list[ImagePart]:
+        """The images among its parts."""
+        if self.content is None or isinstance(self.content, str):
+            return []
+        return [part for part in self.content if isinstance(part, ImagePart)]
 
     @property
     def text(self) -> str:

@@ -10,7 +10,8 @@ from galley.schemas.base import Reply, Request
 
 Scope = Literal[
     "chat", "embeddings", "classify", "usage", "keys",
-    "admin:users", "admin:tiers", "admin:prices", "admin:usage", "admin:audit", "admin:*",
+    "admin:users", "admin:tiers", "admin:prices", "admin:models", "admin:usage", "admin:audit",
+    "admin:*",
 ]  # fmt: skip
 
 PLAIN = r"^[^\x00-\x1f\x7f]+$"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import orjson
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from galley.schemas.base import Inert, Reply, Request
+from galley.schemas.base import Inert, Reply, Request, said_as
 from galley.schemas.chat import MAX_TOKENS, ModelName, Name, Stop
 from galley.schemas.json_schema import JsonSchema
 
@@ -33,7 +33,14 @@ class TextBlock(Request):
 
 
 class ImageSource(Request):
-    type: Literal["base64"] = Field(description="Addresses are not fetched.")
+    type: Annotated[
+        Literal["base64"],
+        Field(description="Addresses are not fetched."),
+        said_as(
+            "addresses and uploaded files are not fetched, so that nobody can point this server at"
+            " others; send the image itself, with the type base64"
+        ),
+    ]
     media_type: Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
     data: str = Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$")
 

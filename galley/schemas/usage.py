@@ -34,7 +34,7 @@ class UsageReport(Reply):
     avg_response_time_ms: float
     prompt_tokens: int
     completion_tokens: int
-    units: int = Field(description="Pictures classified and texts embedded.")
+    units: int = Field(description="Pictures classified or described, and texts embedded.")
     cost: int = Field(description="In micro-dollars.")
     by_endpoint: dict[str, int] = Field(description="Requests per endpoint.")
     rows: list[UsageRow] = Field(description="By what `group_by` names; else none.")
@@ -87,6 +87,10 @@ class RequestReply(Reply):
     first_token_ms: float | None
     response_time_ms: float | None
     ignored_fields: list[str]
+    route: str | None = Field(description="Whose name, or wildcard, `model` was.")
+    arm: str | None = Field(description="The target its user is drawn, of a route with several.")
+    attempts: int = Field(description="How often a model was asked for it.")
+    cache: str | None = Field(description="exact or semantic, where the answer came from there.")
 
 
 class RequestList(Reply):

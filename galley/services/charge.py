@@ -1,16 +1,20 @@
 """What one request may take and has taken, from its arrival to its settlement."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
+from galley.core.caching import CacheControl
 from galley.core.caller import Caller
+from galley.core.limits import Metric
 from galley.db.record import Record
 from galley.schemas.delta import Delta, Usage
+from galley.services.dispatch import Attempt
 from galley.services.limits import Headers
 from galley.services.pricing import Price
-from galley.stores.limiter import Demand
+from galley.stores.limiter import Demand, Verdict
 
 _NOTHING = Usage()
 
@@ -29,12 +33,23 @@ class Arrival:
         return (time.perf_counter() - self.began) * 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is reserved under a name; where `model` is set, it counts if that one answers."""
+
+    name: str
+    demands: Sequence[Demand]
+    model: str | None = None
+
+
 class Charge:
     """What one request has used so far; whoever does the work fills it in."""
 
     __slots__ = (
         "_pieces", "_usage",
-        "arrival", "caller", "demands", "headers", "per_prompt", "price", "record", "settled",
+        "admitted_ms", "arrival", "attempts", "began_ms", "cache_control", "caller",
+        "consulted", "headers", "held", "image_input", "most", "per_prompt",
+        "price", "prices", "record", "settled",
     )  # fmt: skip
 
     def __init__(self, arrival: Arrival, caller: Caller, record: Record) -> None:
@@ -42,12 +57,25 @@ class Charge:
         self.caller = caller
         self.record = record
         self.settled = False
+        self.cache_control = CacheControl()  # what the caller wishes
         self.per_prompt = 1  # how many answers share one prompt
+        self.image_input: Literal["seen", "described"] | None = None  # where there are images
         self.price: Price | None = None
-        self.demands: Sequence[Demand] = ()
+        self.prices: Mapping[str, Price] = {}  # of every model that may answer
+        self.most: Mapping[Metric, int] = {}  # what it may take
+        self.held: list[Held] = []
+        self.attempts: list[Attempt] = []
+        self.consulted: list[tuple[Sequence[Demand], Verdict]] = []
+        self.admitted_ms: float | None = None  # since it came, as the next one
+        self.began_ms: float | None = None  # when a model that has a queue began
         self.headers: Headers = []  # how the caller's limits stand
         self._pieces: dict[int, int] = {}
         self._usage: dict[int, Usage] = {}
+
+    def begin(self) -> None:
+        """Note that a model begins: the wait for its slot is over."""
+        if self.began_ms is None:
+            self.began_ms = self.arrival.elapsed_ms()
 
     def add(self, delta: Delta) -> None:
         """Count a piece of an answer."""

@@ -3,27 +3,48 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
+from typing import cast
 
+from galley.core.caching import CacheSettings
 from galley.core.catalogue import ModelSettings
+from galley.core.errors import (
+    BadRequestError,
+    EngineError,
+    EngineTimeoutError,
+    GalleyError,
+    OverloadedError,
+)
 from galley.engines.base import ChatEngine
 from galley.schemas.chat import ChatRequest
-from galley.schemas.completions import CompletionRequest
 from galley.schemas.delta import Answer, Delta, ToolCall
+from galley.services.caching import AnswerCache, Lookup
 from galley.services.charge import Charge
+from galley.services.dispatch import Dispatch
 from galley.services.metering import Meter
-from galley.services.models import Loaded, Models
+from galley.services.models import Loaded, Models, Replica
+from galley.services.pictures import Pictures, PictureService, TextRequest
 from galley.services.slots import SlotQueue
 
-TextRequest = ChatRequest | CompletionRequest
+_NO_ROUTE = CacheSettings()
 
 
 class ChatService:
     """The one way from a conversation or a prompt to its answers."""
 
-    def __init__(self, models: Models, meter: Meter) -> None:
+    def __init__(
+        self,
+        models: Models,
+        meter: Meter,
+        dispatch: Dispatch,
+        pictures: PictureService,
+        cache: AnswerCache,
+    ) -> None:
         self._models = models
+        self._cache = cache
+        self._pictures = pictures
         self._meter = meter
-        self._queues: dict[str, SlotQueue] = {}
+        self._dispatch = dispatch
+        self._queues: dict[str, tuple[Sequence[Replica[ChatEngine]], SlotQueue]] = {}
 
     async def stream(
         self, charge: Charge, request: TextRequest, *, ignored: Sequence[str] = ()
@@ -37,30 +58,70 @@ class ChatService:
             BadRequestError: the prompt does not fit, or the model cannot do this.
             RateLimitError: the caller is over a limit.
             OverloadedError: the model is loading, restarting, or its queue is full.
-            EngineError: the model failed.
+            EngineError: every model of the route failed.
         """
         charge.record.stream = bool(request.stream)
-        model = self._chosen(charge, request, ignored)
+        models = self._chosen(charge, request, ignored)
         charge.per_prompt = request.n or 1
-        prompt_tokens = await model.engine.check(request)
-        longest = min(request.limit or model.settings.context, model.settings.context)
+        lookup = self._look(charge, models[0], request)
+        if lookup is not None and (hit := await lookup.find()) is not None:
+            charge.record.cache = hit.kind
+            await self._meter.admit(charge, models[0].name)
+            for delta in hit.deltas:
+                charge.add(delta)
+                yield delta
+            return
+        pictures = self._pictures.of(request)
+        await pictures.measure()
+        targets, prompt_tokens = await _able(models, pictures)
         await self._meter.admit(
             charge,
-            model.name,
+            *(target.name for target in targets),
             prompt_tokens=prompt_tokens,
-            completion_tokens=longest * request.choices,
+            completion_tokens=max(_longest(target, request) for target in targets),
+            images=pictures.most_described(targets),
         )
-        request = _with_defaults(request, model.settings)
+
+        def ask(target: Loaded[ChatEngine], replica: Replica[ChatEngine]) -> AsyncGenerator[Delta]:
+            return self._answers(charge, target, replica.engine, pictures)
+
+        answers = self._dispatch.stream(targets, charge.attempts, ask, counts=_is_seen)
+        async with aclosing(answers):
+            async for delta in answers:
+                if lookup is not None:
+                    lookup.add(delta)
+                yield delta
+        if lookup is not None:
+            await lookup.keep(charge.record.served_model or "")
+
+    def _look(
+        self, charge: Charge, model: Loaded[ChatEngine], request: TextRequest
+    ) -> Lookup | None:
+        """Say where in the cache an answer may be; None when it is not asked."""
+        route = charge.record.route
+        settings = self._models.routes[route].cache if route else _NO_ROUTE
+        asked = _with_defaults(request, model.settings)
+        return self._cache.look(charge.caller, model.name, asked, charge.cache_control, settings)
+
+    async def _answers(
+        self,
+        charge: Charge,
+        model: Loaded[ChatEngine],
+        engine: ChatEngine,
+        pictures: Pictures,
+    ) -> AsyncGenerator[Delta]:
+        """Yield all answers of one model, mixed."""
+        await self._meter.enter(charge, model.name)
         queue = self.queue(model)
-        with queue.room(request.choices):
+        with queue.room(pictures.request.choices):
+            readable = await pictures.readable_by(model, charge)
+            request = _with_defaults(readable, model.settings)
             each = [
-                _answer(model.engine, queue, request, choice, charge.caller.user_id)
-                for choice in range(request.choices)
+                _answer(charge, engine, queue, request, choice) for choice in range(request.choices)
             ]
             answers = each[0] if len(each) == 1 else _mixed(each)
-            async with aclosing(answers):
-                async for delta in answers:
-                    charge.add(delta)
+            async with aclosing(_once_seen(answers, charge)) as pieces:
+                async for delta in pieces:
                     yield delta
 
     async def count(
@@ -72,27 +133,96 @@ class ChatService:
             BadRequestError: the prompt does not fit, or the model cannot count.
             NotFoundError, RateLimitError, OverloadedError: as `stream`.
         """
-        model = self._chosen(charge, request, ignored)
-        await self._meter.admit(charge, model.name)
-        return await model.engine.count(request)
+        model = self._chosen(charge, request, ignored)[0]
+        pictures = self._pictures.of(request)
+        await pictures.measure()
+        await self._meter.admit(charge, model.name, images=pictures.most_described([model]))
+        readable = await pictures.readable_by(model, charge)
+        return await model.engine.count(cast("ChatRequest", readable))
 
     def _chosen(
         self, charge: Charge, request: TextRequest, ignored: Sequence[str]
-    ) -> Loaded[ChatEngine]:
+    ) -> list[Loaded[ChatEngine]]:
         record = charge.record
         record.model = request.model
         record.ignored_fields = ",".join([*request.ignored, *ignored]) or None
-        model = self._models.chat(request.model, charge.caller)
-        record.served_model = model.name
-        return model
+        plan = self._models.plan(request.model, charge.caller)
+        record.route, record.arm = plan.route, plan.arm
+        models = self._models.chat(plan)
+        record.served_model = models[0].name
+        return models
 
     def queue(self, model: Loaded[ChatEngine]) -> SlotQueue:
         """Return the queue in front of `model`."""
-        found = self._queues.get(model.name)
-        if found is None:
-            found = SlotQueue(model.engine.slots, model.settings.queue)
-            self._queues[model.name] = found
-        return found
+        replicas, queue = self._queues.get(model.name, (None, None))
+        if queue is None or replicas is not model.replicas:  # an admin may have changed the model
+            slots = sum(replica.engine.slots for replica in model.replicas)
+            queue = SlotQueue(slots, model.settings.queue)
+            self._queues[model.name] = model.replicas, queue
+        return queue
+
+
+async def _able(
+    models: Sequence[Loaded[ChatEngine]], pictures: Pictures
+) -> tuple[list[Loaded[ChatEngine]], int]:
+    """Leave out who cannot do this; also return the most tokens its prompts can have.
+
+    Raises:
+        BadRequestError: the first model cannot do it.
+        OverloadedError, EngineError, EngineTimeoutError: nobody can tell now.
+    """
+    able: list[Loaded[ChatEngine]] = []
+    most = 0
+    problem: GalleyError | None = None
+    for model in models:
+        try:
+            tokens = await model.engine.check(pictures.outlined_for(model))
+        except BadRequestError:
+            if model is models[0]:
+                raise
+        except (EngineError, EngineTimeoutError, OverloadedError) as error:  # it cannot tell now
+            problem = problem or error
+        else:
+            able.append(model)
+            most = max(most, tokens)
+    if not able:
+        assert problem is not None  # noqa: S101 - else the first has raised
+        raise problem
+    return able, most
+
+
+def _longest(model: Loaded[ChatEngine], request: TextRequest) -> int:
+    """The most tokens that all of its answers can have together."""
+    context = model.settings.context
+    return min(request.limit or context, context) * request.choices
+
+
+def _is_seen(delta: Delta) -> bool:
+    """Whether a piece reaches the caller; until one does, another model may answer."""
+    return bool(delta.text or delta.reasoning or delta.tool_calls or delta.finish_reason)
+
+
+async def _once_seen(answers: AsyncGenerator[Delta], charge: Charge) -> AsyncGenerator[Delta]:
+    """Hold back what comes before the first piece that reaches the caller.
+
+    A stream begins with it, and says whose answer it is: until then that may be another's. What
+    the pieces before it told of usage goes ahead of it.
+    """
+    early: dict[int, Delta] | None = {}
+    async with aclosing(answers):
+        async for delta in answers:
+            charge.add(delta)
+            if early is None:
+                yield delta
+            elif _is_seen(delta):
+                for piece in early.values():
+                    yield piece
+                early = None
+                yield delta
+            else:
+                before = early.get(delta.index)
+                delta.usage = delta.usage or (before.usage if before else None)
+                early[delta.index] = delta
 
 
 def _with_defaults(request: TextRequest, settings: ModelSettings) -> TextRequest:
@@ -129,10 +259,11 @@ def _join(calls: list[ToolCall], piece: ToolCall) -> None:
 
 
 async def _answer(
-    engine: ChatEngine, queue: SlotQueue, request: TextRequest, choice: int, salt: str
+    charge: Charge, engine: ChatEngine, queue: SlotQueue, request: TextRequest, choice: int
 ) -> AsyncGenerator[Delta]:
     async with queue.slot():
-        deltas = engine.stream(request, choice=choice, cache_salt=salt)
+        charge.begin()
+        deltas = engine.stream(request, choice=choice, cache_salt=charge.caller.user_id)
         async with aclosing(deltas):
             async for delta in deltas:
                 yield delta

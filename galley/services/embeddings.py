@@ -6,21 +6,27 @@ from collections.abc import Sequence
 import numpy as np
 
 from galley.core.errors import BadRequestError
-from galley.engines.base import Begun, Floats
+from galley.engines.base import Begun, Embedded, Embedder, Floats
 from galley.schemas.embeddings import EmbeddingRequest
 from galley.services.charge import Charge
+from galley.services.dispatch import Dispatch
 from galley.services.metering import Meter
 from galley.services.models import Models
+from galley.services.vector_cache import VectorCache
 
 
 class EmbeddingService:
     """From texts to unit vectors."""
 
-    def __init__(self, models: Models, meter: Meter) -> None:
+    def __init__(
+        self, models: Models, meter: Meter, dispatch: Dispatch, cache: VectorCache
+    ) -> None:
+        self._cache = cache
         self._models = models
         self._meter = meter
+        self._dispatch = dispatch
 
-    async def embed(self, charge: Charge, request: EmbeddingRequest) -> Floats:
+    async def embed(self, charge: Charge, request: EmbeddingRequest) -> Embedded:
         """Return one row per input, of L2 norm 1.
 
         Raises:
@@ -31,30 +37,56 @@ class EmbeddingService:
         record = charge.record
         record.model = request.model
         record.ignored_fields = ",".join(request.ignored) or None
-        model = self._models.embedder(request.model, charge.caller)
+        plan = self._models.plan(request.model, charge.caller)
+        models = self._models.embedders(plan)
+        model, record.route, record.arm = models[0], plan.route, plan.arm
         record.served_model = model.name
-        if request.dimensions is not None and request.dimensions > model.engine.dimensions:
-            raise BadRequestError(
-                f"{model.name} makes vectors of {model.engine.dimensions} dimensions; "
-                f"{request.dimensions} were asked for.",
-                code="invalid_dimensions",
-                param="dimensions",
-            )
-        most = model.engine.max_tokens
+        _check_dimensions(model.name, model.engine.dimensions, request.dimensions)
+        caller, control = charge.caller, charge.cache_control
+        if known := await self._cache.find(caller, model.name, request, control):
+            record.cache = "exact"
+            await self._meter.admit(charge, model.name)
+            return known
+        most = max(model.engine.max_tokens for model in models)
         await self._meter.admit(
             charge,
-            model.name,
+            *(model.name for model in models),
             prompt_tokens=sum(min(_most_tokens(given), most) for given in request.inputs),
             texts=len(request.inputs),
         )
-        begun = Begun()
+        found = await self._dispatch.call(
+            models,
+            charge.attempts,
+            lambda model, replica: self._ask(charge, model.name, replica.engine, request),
+        )
+        made = Embedded(_shortened(found.vectors, request.dimensions), found.tokens)
+        if record.served_model == model.name:
+            self._cache.keep(caller, model.name, request, control, made)
+        return made
+
+    async def _ask(
+        self, charge: Charge, model: str, engine: Embedder, request: EmbeddingRequest
+    ) -> Embedded:
+        await self._meter.enter(charge, model)
+        record, begun = charge.record, Begun()
         try:
-            found = await model.engine.embed(request.inputs, truncate=request.truncate, begun=begun)
+            found = await engine.embed(request.inputs, truncate=request.truncate, begun=begun)
         except asyncio.CancelledError:
             record.prompt_tokens, record.units = begun.tokens, begun.items
             raise
         record.prompt_tokens, record.units = found.tokens, len(request.inputs)
-        return _shortened(found.vectors, request.dimensions)
+        # Another server's first answer is the first to tell how many there are.
+        _check_dimensions(model, found.vectors.shape[1], request.dimensions)
+        return found
+
+
+def _check_dimensions(model: str, made: int, asked: int | None) -> None:
+    if asked is not None and asked > made:
+        raise BadRequestError(
+            f"{model} makes vectors of {made} dimensions; {asked} were asked for.",
+            code="invalid_dimensions",
+            param="dimensions",
+        )
 
 
 def _most_tokens(given: str | Sequence[int]) -> int:

@@ -54,7 +54,9 @@ class ImageService:
         """
         record = charge.record
         record.model = model
-        found = self._models.classifier(model, charge.caller)
+        plan = self._models.plan(model, charge.caller)
+        record.route, record.arm = plan.route, plan.arm
+        found = self._models.classifier(plan)
         record.served_model = found.name
         files = [picture for picture in pictures if isinstance(picture, bytes)]
         await self._meter.admit(charge, found.name, images=len(files))

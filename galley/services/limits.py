@@ -5,7 +5,7 @@ from math import ceil, isinf
 
 from galley.core.caller import Caller
 from galley.core.errors import RateLimitError
-from galley.core.limits import Counter, Metric
+from galley.core.limits import Counter, Metric, Rule
 from galley.core.money import dollars
 from galley.db.tables import new_id
 from galley.schemas.usage import LimitLeft
@@ -26,11 +26,8 @@ _TELLS: Mapping[str, bytes] = {
 }  # fmt: skip
 
 
-def demands_of(caller: Caller, model: str, most: Mapping[Metric, int]) -> list[Demand]:
-    """List the limits that a request falls under, with the most that it may take of each."""
-    rules = caller.rules
-    if model in caller.model_rules:
-        rules += caller.model_rules[model]
+def demands_of(rules: Sequence[Rule], most: Mapping[Metric, int]) -> list[Demand]:
+    """List those of `rules` that a request falls under, with the most that it may take of each."""
     return [
         Demand(rule.counter, rule.limit, amount)
         for rule in rules

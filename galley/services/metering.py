@@ -1,7 +1,7 @@
 """Hold, then settle: one row per request, whatever way it ends."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 from galley.core.caller import Caller
@@ -11,15 +11,17 @@ from galley.core.errors import (
     InternalError,
     OverloadedError,
 )
-from galley.core.limits import Metric
+from galley.core.limits import Rule
 from galley.core.metrics import Metrics
 from galley.db.ledger import Ledger
 from galley.db.record import Record
 from galley.db.spent import used
-from galley.db.tables import State
-from galley.services.charge import Arrival, Charge
+from galley.db.tables import State, new_id
+from galley.schemas.delta import Usage
+from galley.services.charge import Arrival, Charge, Held
 from galley.services.limits import demands_of, limit_headers, refusal
-from galley.services.pricing import Pricing, cost, cost_of
+from galley.services.pricing import Price, Pricing, cost, cost_of
+from galley.services.receipts import receipt_of
 from galley.stores.limiter import Limiter
 
 ENDING_S = 1.0
@@ -92,49 +94,87 @@ class Meter:
     async def admit(
         self,
         charge: Charge,
-        model: str,
-        *,
+        *models: str,
         prompt_tokens: int = 0,
         completion_tokens: int = 0,
         images: int = 0,
         texts: int = 0,
     ) -> None:
-        """Let a request in to `model`, with the most that it may take reserved.
+        """Let a request in, with the most that it may take of any of `models` reserved.
+
+        Of several models, `enter` says which one it goes to.
 
         Raises:
             RateLimitError: a limit is in the way; nothing was reserved.
-            OverloadedError: the model has no price, or the limits cannot be told.
+            OverloadedError: a model has no price, or the limits cannot be told.
         """
         caller = charge.caller
-        price = charge.price = self._pricing.of(model)
+        charge.prices = {model: self._price(model) for model in models}
+        charge.price = charge.prices[models[0]]
+        rules = caller.rules
+        if len(models) == 1 and models[0] in caller.model_rules:
+            rules += caller.model_rules[models[0]]
+        if not (rules or caller.model_rules):
+            charge.admitted_ms = charge.arrival.elapsed_ms()
+            return
+        charge.most = {
+            "requests": 1,
+            "concurrency": 1,
+            "tokens": prompt_tokens + completion_tokens,
+            "images": images,
+            "texts": texts,
+            "cost": max(
+                cost(
+                    price,
+                    prompt_tokens=prompt_tokens,
+                    completion_tokens=completion_tokens,
+                    units=images + texts,
+                    seconds=charge.arrival.elapsed_ms() / 1000 + self._longest_s + ENDING_S,
+                )
+                for price in charge.prices.values()
+            ),
+        }
+        await self._reserve(charge, charge.arrival.request_id, rules)
+        charge.admitted_ms = charge.arrival.elapsed_ms()
+
+    async def enter(self, charge: Charge, model: str) -> None:
+        """Send a request that was admitted to one of its models, and reserve that one's own limits.
+
+        Raises:
+            RateLimitError: a limit on this model is in the way; it may go to another.
+        """
+        charge.record.served_model = model
+        charge.price = charge.prices[model]
+        rules = charge.caller.model_rules.get(model)
+        if (
+            rules
+            and len(charge.prices) > 1
+            and not any(held.model == model for held in charge.held)
+        ):
+            await self._reserve(charge, new_id(), rules, model)
+
+    async def _reserve(
+        self, charge: Charge, name: str, rules: Sequence[Rule], model: str | None = None
+    ) -> None:
+        held = Held(name, demands_of(rules, charge.most), model)
+        charge.held.append(held)
+        verdict = await self._limiter.reserve(name, held.demands)
+        charge.consulted.append((held.demands, verdict))
+        if model is None:
+            charge.headers = limit_headers(held.demands, verdict.states)
+        if verdict.refused is not None:
+            charge.held.remove(held)
+            raise refusal(verdict, charge.caller.tier)
+
+    def _price(self, model: str) -> Price:
+        price = self._pricing.of(model)
         if price is None:
             raise OverloadedError(
                 f"The model {model!r} has no price yet, so it cannot be billed. An admin sets one,"
                 f" 0 if it is free: galley prices set {model}",
                 code="price_unknown",
             )
-        if not (caller.rules or model in caller.model_rules):
-            return
-        most: dict[Metric, int] = {
-            "requests": 1,
-            "concurrency": 1,
-            "tokens": prompt_tokens + completion_tokens,
-            "images": images,
-            "texts": texts,
-            "cost": cost(
-                price,
-                prompt_tokens=prompt_tokens,
-                completion_tokens=completion_tokens,
-                units=images + texts,
-                seconds=charge.arrival.elapsed_ms() / 1000 + self._longest_s + ENDING_S,
-            ),
-        }
-        demands = charge.demands = demands_of(caller, model, most)
-        verdict = await self._limiter.reserve(charge.arrival.request_id, demands)
-        charge.headers = limit_headers(demands, verdict.states)
-        if verdict.refused is not None:
-            charge.demands = ()
-            raise refusal(verdict, caller.tier)
+        return price
 
     async def settle(self, charge: Charge, error: GalleyError | None = None) -> None:
         """Book a request. Only the first call does anything.
@@ -150,6 +190,7 @@ class Meter:
         charge.settled = True
         record = charge.record
         _complete(charge, error)
+        record.receipt = receipt_of(charge)
         taken = used(record)
         try:
             if record.state == "refused":
@@ -163,8 +204,9 @@ class Meter:
             self._ledger.close(record)
             raise
         finally:
-            if charge.demands:
-                await self._limiter.settle(record.request_id, charge.demands, taken)
+            for held in charge.held:
+                counts = held.model in (None, record.served_model)
+                await self._limiter.settle(held.name, held.demands, taken if counts else {})
             self._count(record)
 
     def _count(self, record: Record) -> None:
@@ -183,14 +225,19 @@ class Meter:
 
 def _complete(charge: Charge, error: GalleyError | None) -> None:
     """Fill in what a request came to."""
-    record, usage = charge.record, charge.usage
-    record.state = _state(error, begun=usage.completion_tokens > 0)
+    record = charge.record
+    # An answer that was made before has its tokens, and takes none.
+    usage = charge.usage if record.cache is None else Usage()
+    record.state = _state(error, begun=usage.completion_tokens > 0 or record.units > 0)
     record.status = error.status if error else 200
     record.error_code = (error.code or type(error).__name__) if error else None
     record.prompt_tokens = usage.prompt_tokens or record.prompt_tokens
     record.cached_tokens = usage.cached_tokens
     record.completion_tokens = usage.completion_tokens
+    if record.state == "failed" and not usage.completion_tokens:
+        record.prompt_tokens = record.cached_tokens = 0  # nothing came of it
     record.response_time_ms = charge.arrival.elapsed_ms()
+    record.attempts = len(charge.attempts)
     if charge.price is not None and record.state != "refused":
         record.price_id = charge.price.id
         record.cost = cost_of(charge.price, record)

@@ -2,21 +2,34 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Generic, Literal, TypeVar, cast
 
 import structlog
 
 from galley.core.caller import Caller
-from galley.core.catalogue import Kind, ModelSettings
+from galley.core.catalogue import Kind, ModelSettings, RouteSettings
 from galley.core.errors import BadRequestError, NotFoundError, OverloadedError
 from galley.engines.base import ChatEngine, Classifier, Embedder, Engine
+from galley.services.breaker import Breaker
+from galley.services.routing import Plan, plan
 
 log = structlog.get_logger(__name__)
 
 E = TypeVar("E", bound=Engine)
 State = Literal["loading", "loaded", "failed"]
+OpenEngine = Callable[[str, ModelSettings], Awaitable[Engine]]
+
+
+@dataclass(slots=True)
+class Replica(Generic[E]):
+    """One place where a model runs, and what is known of it."""
+
+    engine: E
+    breaker: Breaker = field(default_factory=Breaker)
+    busy: int = 0
 
 
 @dataclass(slots=True)
@@ -27,15 +40,21 @@ class Model:
     settings: ModelSettings
     created: int
     state: State = "loading"
-    engine: Engine | None = None
+    replicas: Sequence[Replica[Engine]] = ()
     error: str | None = None
+
+    @property
+    def engine(self) -> Engine | None:
+        """The first of those that run it."""
+        return self.replicas[0].engine if self.replicas else None
 
     @property
     def problem(self) -> str | None:
         """What keeps it from answering right now, in a word or two."""
         if self.state != "loaded":
             return self.error or self.state
-        return self.engine.problem if self.engine else None
+        problems = [replica.engine.problem for replica in self.replicas]
+        return None if None in problems else problems[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +62,34 @@ class Loaded(Generic[E]):
     """A model that can answer, by its own name."""
 
     name: str
-    engine: E
+    replicas: Sequence[Replica[E]]
     settings: ModelSettings
+
+    @property
+    def engine(self) -> E:
+        """The first of those that run it."""
+        return self.replicas[0].engine
 
 
 class Models:
-    """Finds models by name; `galley/<kind>` is the default one of a kind."""
+    """Finds models by name; `galley/<kind>` is the default one of a kind.
 
-    def __init__(self, catalogue: Mapping[str, ModelSettings]) -> None:
+    Args:
+        catalogue: every model, the default of a kind before the others.
+        routes: names that several of them answer to.
+    """
+
+    def __init__(
+        self,
+        catalogue: Mapping[str, ModelSettings],
+        routes: Mapping[str, RouteSettings] | None = None,
+    ) -> None:
         created = int(time.time())
         self._models = {name: Model(name, found, created) for name, found in catalogue.items()}
         self._aliases: dict[str, str] = {}
-        for name, model in catalogue.items():  # a default comes first
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.routes: Mapping[str, RouteSettings] = routes or {}
+        for name, model in catalogue.items():
             self._aliases.setdefault(f"galley/{model.kind}", name)
 
     def all(self) -> list[Model]:
@@ -69,79 +104,163 @@ class Models:
         """
         model = self._models.get(self._aliases.get(name, name))
         if model is None or not (caller is None or caller.may_use(model.name)):
-            raise NotFoundError(
-                f"The model {name!r} does not exist. GET /v1/models lists those that do.",
-                code="model_not_found",
-                param="model",
-            )
+            raise _unknown(name)
         return model
 
-    def chat(self, name: str, caller: Caller | None = None) -> Loaded[ChatEngine]:
-        """Return a chat model that can answer.
+    def visible(self, caller: Caller) -> list[Model]:
+        """Every name that `caller` may ask for; a route looks like its first model."""
+        found = [model for model in self.all() if caller.may_use(model.name)]
+        routes = (n for n in self.routes if n not in self._models and not n.endswith("*"))
+        for name in routes:
+            with suppress(NotFoundError):
+                first = self._models.get(self.plan(name, caller).models[0])
+                found += [replace(first, name=name)] if first else []
+        return found
+
+    def plan(self, name: str, caller: Caller) -> Plan:
+        """Say which models to ask for `name`, of those that `caller` may use.
+
+        Who may use a route by its name may use all that it leads to.
 
         Raises:
-            NotFoundError: no model has this name, or none that `caller` may use.
-            BadRequestError: it does something else.
-            OverloadedError: it is loading, or could not be loaded.
+            NotFoundError: nothing has this name, or nothing that `caller` may use.
         """
-        return cast("Loaded[ChatEngine]", self._loaded(name, "chat", caller))
+        name = self._aliases.get(name, name)
+        found = plan(name, self.routes, self._models, user_id=caller.user_id)
+        if found is None:
+            raise _unknown(name)
+        if caller.models is None or (found.route is not None and caller.may_use(found.route)):
+            return found
+        allowed = tuple(model for model in found.models if caller.may_use(model))
+        if not allowed:
+            raise _unknown(name)
+        return replace(found, models=allowed)
+
+    def chat(self, plan: Plan) -> list[Loaded[ChatEngine]]:
+        """Return the chat models of `plan` that can answer, in its order.
+
+        Raises:
+            NotFoundError: there are none of these names any more.
+            BadRequestError: the first does something else.
+            OverloadedError: all are loading, or could not be loaded.
+        """
+        return cast("list[Loaded[ChatEngine]]", self._loaded(plan, "chat"))
 
     def loaded_chat(self) -> list[Loaded[ChatEngine]]:
         """Every chat model that is loaded."""
         return [
-            self.chat(model.name)
+            cast("Loaded[ChatEngine]", _ready(model))
             for model in self.all()
             if model.settings.kind == "chat" and model.engine is not None
         ]
 
-    def embedder(self, name: str, caller: Caller) -> Loaded[Embedder]:
+    def embedders(self, plan: Plan) -> list[Loaded[Embedder]]:
         """As `chat`, for embeddings."""
-        return cast("Loaded[Embedder]", self._loaded(name, "embeddings", caller))
+        return cast("list[Loaded[Embedder]]", self._loaded(plan, "embeddings"))
 
-    def classifier(self, name: str, caller: Caller) -> Loaded[Classifier]:
-        """As `chat`, for image classification."""
-        return cast("Loaded[Classifier]", self._loaded(name, "classify", caller))
+    def comparer(self) -> Embedder | None:
+        """What tells how alike two texts are; None while it is not loaded."""
+        found = self._models.get(self._aliases.get("galley/embeddings", ""))
+        return cast("Embedder", found.engine) if found and found.engine else None
 
-    def _loaded(self, name: str, kind: Kind, caller: Caller | None) -> Loaded[Engine]:
-        model = self.find(name, caller)
-        if model.settings.kind != kind:
-            raise BadRequestError(
-                f"The model {model.name!r} does {model.settings.kind}, not {kind}.",
-                code="wrong_model_kind",
-                param="model",
-            )
-        if model.engine is None:
-            if model.state == "failed":
-                raise OverloadedError(
-                    f"The model {model.name!r} could not be loaded: {model.error}",
-                    code="model_not_loaded",
+    def classifier(self, plan: Plan) -> Loaded[Classifier]:
+        """As `chat`, for image classification; the first alone."""
+        return cast("Loaded[Classifier]", self._loaded(plan, "classify")[0])
+
+    def _loaded(self, plan: Plan, kind: Kind) -> list[Loaded[Engine]]:
+        found: list[Loaded[Engine]] = []
+        problem: OverloadedError | None = None
+        for model in filter(None, map(self._models.get, plan.models)):
+            if model.settings.kind != kind:
+                raise BadRequestError(
+                    f"The model {model.name!r} does {model.settings.kind}, not {kind}.",
+                    code="wrong_model_kind",
+                    param="model",
                 )
-            raise OverloadedError(
-                f"The model {model.name!r} is still loading. Try again in a moment.",
-                code="model_loading",
-                retry_after=2,
-            )
-        return Loaded(model.name, model.engine, model.settings)
+            try:
+                found.append(_ready(model))
+            except OverloadedError as error:
+                problem = problem or error
+        if not found:
+            raise problem or _unknown(plan.route or plan.models[0])
+        return found
 
-    async def load(self, open_engine: Callable[[str, ModelSettings], Awaitable[Engine]]) -> None:
-        """Load every model, side by side; one that fails does not stop the others."""
+    async def load(self, open_engine: OpenEngine) -> None:
+        """Load every model, side by side; one that fails does not stop the others.
+
+        Args:
+            open_engine: opens a model in one place.
+        """
         await asyncio.gather(*(self._load(model, open_engine) for model in self.all()))
 
-    async def _load(
-        self, model: Model, open_engine: Callable[[str, ModelSettings], Awaitable[Engine]]
-    ) -> None:
+    def add(self, name: str, settings: ModelSettings, open_engine: OpenEngine) -> None:
+        """Add a model, or put another in its place, and load it in the background."""
+        self.remove(name)
+        model = self._models[name] = Model(name, settings, int(time.time()))
+        self._keep(asyncio.create_task(self._load(model, open_engine)))
+
+    def remove(self, name: str) -> None:
+        """Take a model away; its engines close once what runs on them is done."""
+        if (model := self._models.pop(name, None)) is not None:
+            self._keep(asyncio.create_task(_retire(model)))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _load(self, model: Model, open_engine: OpenEngine) -> None:
         began = time.perf_counter()
+        engines: list[Engine] = []
         try:
-            engine = await open_engine(model.name, model.settings)
+            for settings in model.settings.each:
+                engines.append(await open_engine(model.name, settings))  # noqa: PERF401 - one may fail, and those before it are open
+            if self._models.get(model.name) is model:  # else it was taken away meanwhile
+                model.replicas, model.state = [Replica(engine) for engine in engines], "loaded"
         except Exception as error:
             model.state, model.error = "failed", str(error)
             log.error("model_failed", model=model.name, error=str(error))
-            return
-        model.engine, model.state = engine, "loaded"
-        took = round(time.perf_counter() - began, 3)
-        log.info("model_loaded", model=model.name, hardware=engine.hardware, seconds=took)
+        finally:
+            if not model.replicas:
+                await asyncio.gather(*(engine.aclose() for engine in engines))
+        if model.replicas:
+            took = round(time.perf_counter() - began, 3)
+            log.info("model_loaded", model=model.name, hardware=engines[0].hardware, seconds=took)
 
     async def aclose(self) -> None:
         """Stop every engine."""
-        engines = [model.engine for model in self.all() if model.engine is not None]
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        engines = [replica.engine for model in self.all() for replica in model.replicas]
         await asyncio.gather(*(engine.aclose() for engine in engines))
+
+
+async def _retire(model: Model) -> None:
+    try:
+        while any(replica.busy for replica in model.replicas):  # noqa: ASYNC110 - as rare as it is
+            await asyncio.sleep(0.5)
+    finally:
+        await asyncio.gather(*(replica.engine.aclose() for replica in model.replicas))
+
+
+def _ready(model: Model) -> Loaded[Engine]:
+    if model.replicas:
+        return Loaded(model.name, model.replicas, model.settings)
+    if model.state == "failed":
+        raise OverloadedError(
+            f"The model {model.name!r} could not be loaded: {model.error}",
+            code="model_not_loaded",
+        )
+    raise OverloadedError(
+        f"The model {model.name!r} is still loading. Try again in a moment.",
+        code="model_loading",
+        retry_after=2,
+    )
+
+
+def _unknown(name: str) -> NotFoundError:
+    return NotFoundError(
+        f"The model {name!r} does not exist. GET /v1/models lists those that do.",
+        code="model_not_found",
+        param="model",
+    )

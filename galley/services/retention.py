@@ -1,13 +1,17 @@
-"""Retention: requests are kept for so many days, what they came to for ever."""
+"""Retention: what is kept of single requests is kept for so many days, their sums for ever."""
 
 import asyncio
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from galley.db.receipts import delete_receipts
+from galley.db.responses import delete_responses
 from galley.db.retention import delete_requests, mark_whole_from, whole_from
 from galley.db.session import Sessions
 from galley.db.tables import utc_now
@@ -19,27 +23,47 @@ LONGEST_S = 0.05
 """How long one transaction may take: the ledger waits for it where the database is SQLite."""
 FIRST_BATCH = 50
 MOST = 5_000
+RESPONSES_AT_ONCE = 20
+"""Each may have megabytes."""
+RECEIPTS_AT_ONCE = 1_000
+
+
+class Delete(Protocol):
+    """Deletes the oldest from before a moment, `limit` at most; returns how many."""
+
+    async def __call__(self, session: AsyncSession, *, before: datetime, limit: int) -> int: ...
 
 
 class RetentionService:
     """Deletes requests that are older than `days`; 0 keeps all. The sums of usage stay.
 
-    Whole hours go, so that every other hour can still be held to its sums.
+    Whole hours go, so that every other hour can still be held to its sums. Responses that are older
+    than `response_days` go as well, and so do receipts, which never outlive their requests.
     """
 
     def __init__(
-        self, sessions: Sessions, days: int, *, clock: Callable[[], datetime] = utc_now
+        self,
+        sessions: Sessions,
+        days: int,
+        *,
+        response_days: int = 0,
+        receipt_days: int = 0,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._sessions = sessions
         self._days = days
+        self._response_days = response_days
+        self._receipt_days = receipt_days
         self._clock = clock
         self._batch = FIRST_BATCH
 
     async def keep(self) -> None:
         """Delete what is old, from time to time, until cancelled."""
-        while self._days:
+        while self._days or self._response_days or self._receipt_days:
             try:
                 await self.delete_old()
+                await self.delete_old_responses()
+                await self.delete_old_receipts()
             except (SQLAlchemyError, OSError) as error:
                 log.warning("retention_failed", error=str(error))
             await asyncio.sleep(EVERY_S)
@@ -59,6 +83,41 @@ class RetentionService:
             count += gone
         if count:
             log.info("requests_deleted", count=count, before=before.isoformat())
+        return count
+
+    async def delete_old_responses(self) -> int:
+        """Delete responses that are old now, in the same way.
+
+        Returns:
+            How many there were.
+        """
+        return await self._delete_by_id(
+            "responses", self._response_days, delete_responses, RESPONSES_AT_ONCE
+        )
+
+    async def delete_old_receipts(self) -> int:
+        """Delete receipts that are old now, in the same way.
+
+        Returns:
+            How many there were.
+        """
+        return await self._delete_by_id(
+            "receipts", self._receipt_days, delete_receipts, RECEIPTS_AT_ONCE
+        )
+
+    async def _delete_by_id(self, what: str, days: int, delete: Delete, at_once: int) -> int:
+        if not days:
+            return 0
+        before = self._clock() - timedelta(days=days)
+        count, gone = 0, at_once
+        while gone == at_once:
+            began = time.perf_counter()
+            async with self._sessions.begin() as session:
+                gone = await delete(session, before=before, limit=at_once)
+            count += gone
+            await asyncio.sleep(time.perf_counter() - began)
+        if count:
+            log.info(f"{what}_deleted", count=count, before=before.isoformat())
         return count
 
     async def _delete_some(self, before: datetime) -> int:

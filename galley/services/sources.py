@@ -1,6 +1,6 @@
 """Where weights come from: packages, files that are here already, model hubs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from galley.core.catalogue import ModelSettings
@@ -8,15 +8,29 @@ from galley.services.hub import fetch_hub_file, find_hub_file
 from galley.services.places import Place, SourceError, only_one
 from galley.services.wheels import Wheel, fetch_wheels, find_wheel
 
-__all__ = ["SourceError", "check_weights", "fetch", "fetch_all", "find"]
+__all__ = ["SourceError", "check_weights", "fetch", "fetch_all", "find", "find_projector"]
 
 
 def find(name: str, model: ModelSettings, models_dir: Path) -> Path | None:
-    """Return a model's file or folder where it is here already; asks no network.
+    """Return a model's file or folder where all of it is here already; asks no network.
 
     Raises:
         SourceError: the source is not written as it should be.
     """
+    path = _find(name, model, models_dir)
+    if model.projector is not None and find_projector(name, model, models_dir) is None:
+        return None
+    return path
+
+
+def find_projector(name: str, model: ModelSettings, models_dir: Path) -> Path | None:
+    """As `find`, of the file with which a model sees; None too where it has none."""
+    if model.projector is None:
+        return None
+    return _find(_projector_name(name), model.projector, models_dir)
+
+
+def _find(name: str, model: ModelSettings, models_dir: Path) -> Path | None:
     if _scheme(model) == "path":
         path = Path(model.source.removeprefix("path:")).expanduser()
         return path if path.exists() else None
@@ -50,7 +64,7 @@ def fetch_all(models: Mapping[str, ModelSettings], models_dir: Path) -> dict[str
     if any(find(name, model, models_dir) is None for name, model in local.items()):
         with only_one(models_dir):
             # Another process may have fetched them while this one waited.
-            missing = {n: m for n, m in local.items() if find(n, m, models_dir) is None}
+            missing = {n: m for n, m in _files(local) if _find(n, m, models_dir) is None}
             _fetch_missing(missing, models_dir)
     return {name: _found(name, model, models_dir) for name, model in local.items()}
 
@@ -72,6 +86,17 @@ def check_weights(model: ModelSettings, path: Path) -> None:
         raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
     if magic != b"GGUF":
         raise SourceError(f"{path} is no GGUF file, which is what chat models come as.")
+
+
+def _files(models: Mapping[str, ModelSettings]) -> Iterator[tuple[str, ModelSettings]]:
+    for name, model in models.items():
+        yield name, model
+        if model.projector is not None:
+            yield _projector_name(name), model.projector
+
+
+def _projector_name(name: str) -> str:
+    return f"{name}.mmproj"
 
 
 def _fetch_missing(missing: Mapping[str, ModelSettings], models_dir: Path) -> None:

@@ -5,8 +5,8 @@ from datetime import date
 from typing import Any
 
 from galley.core.caller import Caller
-from galley.core.errors import BadRequestError, NotFoundError
-from galley.db.requests import Wanted, find_request, recent_requests
+from galley.core.errors import BadRequestError
+from galley.db.requests import Wanted, recent_requests
 from galley.db.session import Sessions
 from galley.db.tables import ApiRequest
 from galley.db.usage import Group, Span, Sums, total, usage_by
@@ -77,20 +77,8 @@ class UsageService:
                 session, user_id=caller.user_id, wanted=wanted, after=after, limit=limit
             )
         after = (page.after or page.rows[-1].request_id) if page.has_more else None
-        data = [_request(row) for row in page.rows]
+        data = [RequestReply.model_validate(told(row)) for row in page.rows]
         return RequestList(data=data, has_more=page.has_more, next_after=after)
-
-    async def request(self, caller: Caller, request_id: str) -> RequestReply:
-        """Return one of the caller's own requests.
-
-        Raises:
-            NotFoundError: they have made no such request, or it was long ago.
-        """
-        async with self._sessions() as session:
-            row = await find_request(session, user_id=caller.user_id, request_id=request_id)
-        if row is None:
-            raise NotFoundError("There is no such request.", code="request_not_found")
-        return _request(row)
 
     async def _report(self, span: Span, by: GroupBy | AdminGroupBy | None) -> UsageReport:
         if span.first is not None and span.last is not None and span.last < span.first:
@@ -134,8 +122,11 @@ def _row(group: Group) -> UsageRow:
     )
 
 
-def _request(row: ApiRequest) -> RequestReply:
+def told(row: ApiRequest) -> dict[str, Any]:
+    """Say what the ledger has of a request, in the words of `RequestReply`."""
     columns = RequestReply.model_fields.keys() & ApiRequest.__table__.columns.keys()
-    told: dict[str, Any] = {name: getattr(row, name) for name in columns}
     ignored = row.ignored_fields.split(",") if row.ignored_fields else []
-    return RequestReply.model_validate(told | {"id": row.request_id, "ignored_fields": ignored})
+    return {name: getattr(row, name) for name in columns} | {
+        "id": row.request_id,
+        "ignored_fields": ignored,
+    }

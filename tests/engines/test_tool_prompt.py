@@ -138,6 +138,27 @@ def test_tools_join_a_system_prompt_that_is_there() -> None:
     assert "get_weather" in turns[0]["content"]
 
 
+def test_pictures_keep_their_places_for_a_model_that_sees() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA", "detail": "low"}}
+    text = {"type": "text", "text": "this one"}
+    request = asking(
+        messages=[
+            {"role": "developer", "content": [image]},
+            {"role": "user", "content": [image, text, image]},
+            {"role": "tool", "content": [image], "tool_call_id": "c1"},
+        ]
+    )
+
+    tools, *turns = tool_prompt.plain_messages(request)
+
+    assert "get_weather" in tools["content"]
+    assert turns == [
+        {"role": "system", "content": [image]},
+        {"role": "user", "content": [image, text, image]},
+        {"role": "user", "content": [{"type": "text", "text": "Result of the tool call:"}, image]},
+    ]
+
+
 def test_calls_and_results_in_the_history_become_turns_that_every_template_knows() -> None:
     call = {"id": "c1", "function": {"name": "get_time", "arguments": '{"zone": "UTC"}'}}
     messages = [

@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 from fastapi import FastAPI
 
+from galley.core.settings import Settings
 from galley.main import create_app
 from galley.runtime import Runtime
 from tests.serving import make_settings
@@ -66,7 +67,14 @@ class Office:
 @asynccontextmanager
 async def open_office(folder: Path) -> AsyncGenerator[Office]:
     """Run an app without models."""
-    app = create_app(make_settings(folder, folder, embedded_models=False))
+    async with open_app(make_settings(folder, folder, embedded_models=False)) as office:
+        yield office
+
+
+@asynccontextmanager
+async def open_app(settings: Settings) -> AsyncGenerator[Office]:
+    """Run an app as `settings` say."""
+    app = create_app(settings)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(app.router.lifespan_context(app))
         yield Office(app, stack)

@@ -242,7 +242,7 @@ def test_heavy_pictures_do_not_hold_up_others(live_server: LiveServer) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-@pytest.mark.parametrize(("path", "limit"), [("/v1/chat/completions", 10), ("/v2/classify", 64)])
+@pytest.mark.parametrize(("path", "limit"), [("/v1/completions", 10), ("/v2/classify", 64)])
 def test_a_body_over_the_limit_is_a_413(
     live_server: LiveServer, path: str, limit: int, chunked: bool
 ) -> None:

@@ -14,12 +14,14 @@ from galley.db.session import open_database
 from galley.services.pricing import Pricing
 from tests.loopback import events, scripted_server
 from tests.serving import make_settings, serving
+from tests.upstream import COMPLETION_TOKENS, PROMPT_TOKENS, TEXT, misbehaving
+from tests.upstream_faults import bad_key
 
 HELLO = {"role": "user", "content": "Hello"}
 
 
 def far(url: str, folder: Path, **more: Any) -> Settings:
-    model = ModelSettings(kind="chat", source=f"{url}/v1", **more)
+    model = ModelSettings.model_validate({"kind": "chat", "source": f"{url}/v1"} | more)
     settings = make_settings(folder, folder, models={"far": model}, embedded_models=False)
     asyncio.run(_make_free(settings))
     return settings
@@ -52,7 +54,7 @@ def test_a_request_without_a_temperature_gets_the_models_own(
     assert json.loads(upstream.requests[0].partition(b"\r\n\r\n")[2])["temperature"] == sent
 
 
-def test_a_server_that_is_not_there_is_named_by_every_answer(tmp_path: Path) -> None:
+def test_that_a_server_is_not_there_is_said_without_its_address(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
 
@@ -65,8 +67,63 @@ def test_a_server_that_is_not_there_is_named_by_every_answer(tmp_path: Path) -> 
         refused = server.post("/v1/chat/completions", model="far", messages=[HELLO])
 
     assert ready.status_code == 503
-    assert ready.json()["parts"]["model:far"] == f"nothing answers at {url}"
+    assert ready.json()["parts"]["model:far"] == "its server does not answer"
     assert listed["status"] == "not answering"
     assert refused.status_code == 503, refused.text
     assert refused.headers["retry-after"] == "1"
-    assert refused.json()["error"]["message"] == f"Nothing answers at {url}."
+    assert refused.json()["error"]["code"] == "engine_unavailable"
+    assert url not in ready.text + refused.text
+
+
+def test_a_model_behind_anthropics_api_answers_in_openais_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAR_KEY", "sk-far-and-secret")
+    with misbehaving() as upstream:
+        settings = far(
+            upstream.url.removesuffix("/v1"),
+            tmp_path,
+            protocol="anthropic",
+            api_key_env="FAR_KEY",
+            headers={"x-team": "galley"},
+            upstream_model="theirs",
+        )
+        with serving(settings) as server:
+            server.until_ready()
+            answer = server.post("/v1/chat/completions", model="far", messages=[HELLO])
+            row = server.row(answer)
+
+    (call,) = upstream.calls
+    assert call.body["model"] == "theirs"
+    assert (call.headers["x-api-key"], call.headers["x-team"]) == ("sk-far-and-secret", "galley")
+    assert answer.json()["choices"][0]["message"]["content"] == TEXT
+    assert (row["prompt_tokens"], row["completion_tokens"]) == (PROMPT_TOKENS, COMPLETION_TOKENS)
+
+
+def test_vectors_may_come_from_another_server(tmp_path: Path) -> None:
+    with misbehaving() as upstream:
+        settings = far(upstream.url.removesuffix("/v1"), tmp_path, kind="embeddings")
+        with serving(settings) as server:
+            server.until_ready()
+            too_many = server.post("/v1/embeddings", model="far", input="Hi", dimensions=3)
+            found = server.post("/v1/embeddings", model="far", input=["Hi"])
+            row = server.row(found)
+
+    assert too_many.status_code == 400
+    assert too_many.json()["error"]["code"] == "invalid_dimensions"
+    assert found.json()["data"][0]["embedding"] == pytest.approx([0.6, 0.8])
+    assert row["prompt_tokens"] == PROMPT_TOKENS
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_that_refuses_our_key_is_named_to_nobody(tmp_path: Path, stream: bool) -> None:
+    with misbehaving(bad_key) as upstream:
+        with serving(far(upstream.url.removesuffix("/v1"), tmp_path)) as server:
+            server.until_ready()
+            answer = server.post(
+                "/v1/chat/completions", model="far", messages=[HELLO], stream=stream
+            )
+
+        assert answer.status_code == 502
+        assert answer.json()["error"]["code"] == "upstream_auth"
+        assert str(upstream.port) not in answer.text

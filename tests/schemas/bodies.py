@@ -1,7 +1,7 @@
 """Requests as clients write them, valid and otherwise, for hypothesis."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -21,6 +21,21 @@ from galley.schemas.messages import (
     ThinkingBlock,
     ToolUseBlock,
 )
+from galley.schemas.responses import (
+    FunctionTool,
+    Includable,
+    ResponsesRequest,
+    ResponseStreamOptions,
+    TextSettings,
+)
+from galley.schemas.responses_input import (
+    FunctionCallItem,
+    FunctionOutputItem,
+    InputText,
+    MessageItem,
+    OutputText,
+    ReasoningItem,
+)
 
 Body = dict[str, Any]
 Path = tuple[str | int, ...]
@@ -29,8 +44,10 @@ INT64 = 2**63
 _SHAPES = (
     ChatRequest, Message, MessagesRequest, TextBlock, ImageBlock, ThinkingBlock, ToolUseBlock,
     CustomTool, OutputConfig,
+    ResponsesRequest, ResponseStreamOptions, TextSettings, FunctionTool, InputText, OutputText,
+    MessageItem, FunctionCallItem, FunctionOutputItem, ReasoningItem,
 )  # fmt: skip
-FREE = frozenset({"parameters", "schema", "input_schema", "logit_bias"}) | {
+FREE = frozenset({"parameters", "schema", "input_schema", "logit_bias", "metadata"}) | {
     name for shape in _SHAPES for name in shape.inert
 }  # fields in which any name is welcome
 
@@ -280,6 +297,94 @@ messages = fields(
     messages=_turns,
     max_tokens=st.integers(1, MAX_TOKENS),
 )
+
+
+def _any_of(shape: type[Request]) -> dict[str, SearchStrategy[Any]]:
+    """All of `shape`'s fields that mean nothing here, with anything in them."""
+    return dict.fromkeys(sorted(shape.inert - {"strict", "summary"}), json_values)
+
+
+_input_parts = st.one_of(
+    fields(_any_of(InputText), type=st.just("input_text"), text=text),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("input_image"),
+            "image_url": text.map("data:image/png;base64,{}".format),
+        },
+        optional={"detail": st.sampled_from(["auto", "original"]), "file_id": st.none()},
+    ),
+)
+_output_parts = st.one_of(
+    fields(_any_of(OutputText), type=st.just("output_text"), text=text),
+    fields({}, type=st.just("refusal"), refusal=text),
+)
+_items = st.one_of(
+    fields(
+        _any_of(MessageItem) | {"id": some_text},
+        role=st.sampled_from(["user", "system", "developer"]),
+        content=some_text | st.lists(_input_parts, min_size=1, max_size=3),
+    ),
+    fields(
+        _any_of(MessageItem),
+        type=st.just("message"),
+        role=st.just("assistant"),
+        content=text | st.lists(_output_parts, max_size=3),
+    ),
+    fields(
+        _any_of(FunctionCallItem) | {"id": some_text},
+        type=st.just("function_call"),
+        call_id=some_text,
+        name=name,
+        arguments=text,
+    ),
+    fields(
+        _any_of(FunctionOutputItem),
+        type=st.just("function_call_output"),
+        call_id=some_text,
+        output=text | st.lists(_input_parts, max_size=2),
+    ),
+    fields(_any_of(ReasoningItem), type=st.just("reasoning"), summary=json_values),
+    fields({}, type=st.just("item_reference"), id=some_text),
+)
+_flat_tools = fields(
+    _any_of(FunctionTool) | {"description": text, "parameters": _schemas, "strict": st.booleans()},
+    type=st.just("function"),
+    name=name,
+)
+_flat_formats = st.one_of(
+    st.fixed_dictionaries({"type": st.sampled_from(["text", "json_object"])}),
+    fields(
+        {"description": text, "strict": st.booleans()},
+        type=st.just("json_schema"),
+        name=name,
+        schema=_schemas,
+    ),
+)
+responses = fields(
+    _any_of(ResponsesRequest)
+    | {
+        "instructions": text,
+        "stream": st.booleans(),
+        "stream_options": fields(_any_of(ResponseStreamOptions)),
+        "store": st.booleans(),
+        "previous_response_id": text,
+        "max_output_tokens": st.integers(1, MAX_TOKENS),
+        "temperature": st.floats(0, 2),
+        "top_p": st.floats(0, 1),
+        "top_logprobs": st.integers(0, 20),
+        "include": st.lists(st.sampled_from(get_args(Includable)), max_size=3),
+        "text": fields(_any_of(TextSettings) | {"format": _flat_formats}),
+        "tools": st.lists(_flat_tools, max_size=2),
+        "tool_choice": st.sampled_from(["none", "auto"]),
+        "parallel_tool_calls": st.booleans(),
+        "metadata": st.dictionaries(text, text, max_size=3),
+        "truncation": st.sampled_from(["auto", "disabled"]),
+        "background": st.just(value=False),
+        "prompt": st.none(),
+    },
+    model=some_text,
+    input=some_text | st.lists(_items, min_size=1, max_size=4),
+)
 pictures = fields({"filename": text}, image=some_text)
 batches = st.fixed_dictionaries(
     {"images": st.lists(pictures, min_size=1, max_size=32)},
@@ -295,6 +400,7 @@ VALID: dict[type[Request], SearchStrategy[Body]] = {
     SimpleChatRequest: simple_chats,
     CompletionRequest: completions,
     MessagesRequest: messages,
+    ResponsesRequest: responses,
     CountTokensRequest: counts,
     EmbeddingRequest: embeddings,
     ClassifyRequest: pictures,

@@ -17,6 +17,7 @@ from galley.schemas.classify import ClassifyBatchRequest, ClassifyRequest
 from galley.schemas.completions import CompletionRequest
 from galley.schemas.embeddings import EmbeddingRequest
 from galley.schemas.messages import CountTokensRequest, MessagesRequest
+from galley.schemas.responses import ResponsesRequest
 from tests.schemas.bodies import INT64, VALID, changed, places, spelled
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -26,6 +27,7 @@ SMALLEST: dict[type[Request], dict[str, Any]] = {
     CompletionRequest: {"model": "m", "prompt": "hi"},
     MessagesRequest: CHAT | {"max_tokens": 1},
     CountTokensRequest: CHAT,
+    ResponsesRequest: {"model": "m", "input": "hi"},
     EmbeddingRequest: {"model": "m", "input": "hi"},
     ClassifyRequest: {"image": "-"},
     ClassifyBatchRequest: {"images": [{"image": "-"}]},
@@ -55,6 +57,12 @@ BOUNDS: dict[type[Request], dict[str, tuple[float, float]]] = {
         "top_k": (0, MAX_TOKENS),
     },
     CountTokensRequest: {},
+    ResponsesRequest: {
+        "max_output_tokens": (1, MAX_TOKENS),
+        "temperature": (0.0, 2.0),
+        "top_p": (0.0, 1.0),
+        "top_logprobs": (0, 20),
+    },
     EmbeddingRequest: {"dimensions": (1, 65_536)},
     ClassifyRequest: {},
     ClassifyBatchRequest: {"top_k": (1, 1000), "threshold": (0.0, 1.0)},

@@ -44,7 +44,8 @@ def hub() -> Generator[Hub]:
 def start_fetch(
     hub: Hub | str, models_dir: Path, *, kind: str = "chat", source: str = SOURCE, **more: Any
 ) -> "subprocess.Popen[str]":
-    settings = {"kind": kind, "source": source, "sha256": more.pop("sha256", None)}
+    settings = {"kind": kind, "source": source}
+    settings |= {name: more.pop(name, None) for name in ("sha256", "mmproj")}
     endpoint = hub if isinstance(hub, str) else hub.base_url
     return subprocess.Popen(
         [sys.executable, "-c", FETCH, json.dumps(settings), str(models_dir)],
@@ -78,6 +79,15 @@ def test_a_file_arrives_whole_and_is_fetched_once(hub: Hub, tmp_path: Path) -> N
     assert again == str(path)
     assert len(hub.asked) == asked
     assert not list(tmp_path.glob(".partial*"))
+
+
+def test_the_eyes_of_a_model_are_fetched_with_it(hub: Hub, tmp_path: Path) -> None:
+    hub.files[f"{REPOSITORY}/eyes.gguf"] = b"GGUF"
+
+    path = Path(fetch(hub, tmp_path, mmproj=f"hf:{REPOSITORY}/eyes.gguf"))
+
+    assert path == tmp_path / "small" / "small.gguf"
+    assert (tmp_path / "small.mmproj" / "eyes.gguf").read_bytes() == b"GGUF"
 
 
 def test_what_is_downloaded_is_the_commit_that_was_asked_about(hub: Hub, tmp_path: Path) -> None:

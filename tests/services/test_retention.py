@@ -6,14 +6,18 @@ from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, select
 
+from galley.db.feedback import find_feedback, put_feedback
 from galley.db.ledger import OPEN_AFTER_S, Ledger
+from galley.db.receipts import find_receipt
 from galley.db.requests import interrupt_open
+from galley.db.responses import add_response
 from galley.db.retention import whole_from
 from galley.db.session import Database
-from galley.db.tables import new_id
-from galley.services.retention import RetentionService
+from galley.db.tables import StoredResponse, new_id
+from galley.db.users import create_user
+from galley.services.retention import RESPONSES_AT_ONCE, RetentionService
 from tests.records import (
     THIS_SERVER,
     finished,
@@ -122,6 +126,41 @@ async def test_keeping_more_days_does_not_bring_back_what_is_gone(
         assert await whole_from(session) == datetime(2026, 11, 14, 12, tzinfo=UTC)
 
 
+async def test_receipts_have_a_time_of_their_own(ledger: Ledger, database: Database) -> None:
+    moments = [NOW - timedelta(days=9), NOW - timedelta(days=8), NOW]
+    records = [finished(new_record(request_id=id_at(at)), receipt=b"{}") for at in moments]
+    await asyncio.gather(*map(ledger.settle, records))
+    short = RetentionService(database.sessions, 90, receipt_days=7, clock=lambda: NOW)
+
+    gone = await short.delete_old_receipts()
+
+    assert gone == 2
+    assert len(await remaining(database)) == 3
+    async with database.sessions() as session:
+        found = [await find_receipt(session, record.request_id) for record in records]
+    assert found == [None, None, b"{}"]
+
+
+async def test_0_days_keeps_receipts_as_long_as_their_requests(
+    ledger: Ledger, database: Database
+) -> None:
+    at = NOW - timedelta(days=9)
+    record = finished(new_record(request_id=id_at(at), created_at=at), receipt=b"{}")
+    await ledger.settle(record)
+    async with database.sessions.begin() as session:
+        await put_feedback(
+            session, request_id=record.request_id, score=1.0, comment="Good.", now=NOW
+        )
+    kept = await retention(database, 90).delete_old_receipts()
+
+    await retention(database, 7).delete_old()
+
+    assert kept == 0
+    async with database.sessions() as session:
+        assert await find_receipt(session, record.request_id) is None
+        assert await find_feedback(session, record.request_id) is None
+
+
 async def test_no_transaction_holds_up_the_ledger(ledger: Ledger, database: Database) -> None:
     old = NOW - timedelta(days=9)
     await settle(ledger, *(old + timedelta(seconds=n) for n in range(3_000)))
@@ -157,3 +196,23 @@ async def test_it_is_done_again_and_again(ledger: Ledger, database: Database) ->
     await asyncio.gather(task, return_exceptions=True)
 
     assert still_at_it
+
+
+async def test_responses_older_than_that_are_deleted_whatever_becomes_of_requests(
+    database: Database,
+) -> None:
+    async with database.sessions.begin() as session:
+        user = await create_user(session, email="a@example.org", name="A")
+        moments = [NOW - timedelta(days=9)] * RESPONSES_AT_ONCE + [NOW - timedelta(days=8), NOW]
+        for at in moments:
+            row = StoredResponse(id=id_at(at), user_id=user.id, body=b"{}", items=b"[]")
+            await add_response(session, row)
+    service = RetentionService(database.sessions, 0, response_days=7, clock=lambda: NOW)
+
+    gone = await service.delete_old_responses()
+
+    assert gone == RESPONSES_AT_ONCE + 1
+    assert await service.delete_old_responses() == 0
+    assert await retention(database, 7).delete_old_responses() == 0
+    async with database.sessions() as session:
+        assert len((await session.scalars(select(StoredResponse.id))).all()) == 1

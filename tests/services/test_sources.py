@@ -4,7 +4,7 @@ import pytest
 
 from galley.core.catalogue import EMBEDDED_MODELS, ModelSettings
 from galley.services.presets import PRESETS
-from galley.services.sources import SourceError, fetch, fetch_all, find
+from galley.services.sources import SourceError, fetch, fetch_all, find, find_projector
 
 
 def test_the_embedded_models_come_with_all_their_files(models_dir: Path) -> None:
@@ -37,6 +37,20 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert find("mine", model, tmp_path) is None
     with pytest.raises(SourceError, match=r"mine: there is no .*absent\.gguf"):
         fetch("mine", model, tmp_path)
+
+
+def test_a_model_that_sees_needs_both_of_its_files(tmp_path: Path) -> None:
+    weights, projector = tmp_path / "mine.gguf", tmp_path / "eyes.gguf"
+    weights.touch()
+    model = ModelSettings(kind="chat", source=f"path:{weights}", mmproj=f"path:{projector}")
+
+    assert find("mine", model, tmp_path) is None
+    with pytest.raises(SourceError, match=r"there is no .*eyes\.gguf"):
+        fetch("mine", model, tmp_path)
+
+    projector.touch()
+    assert fetch("mine", model, tmp_path) == weights
+    assert find_projector("mine", model, tmp_path) == projector
 
 
 def test_a_path_may_start_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,35 +1,33 @@
 """The one place where Galley's parts are chosen and joined."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import Any
 
 import uuid_utils
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from galley.core.catalogue import ModelSettings
-from galley.core.limits import Counter, Metric
 from galley.core.metrics import Metrics
-from galley.core.settings import Settings, SettingsError
+from galley.core.settings import Settings
 from galley.db.ledger import Ledger
 from galley.db.requests import interrupt_open
 from galley.db.session import Database, Sessions, open_database
-from galley.db.spent import outcomes, spent
-from galley.engines.base import Engine
-from galley.engines.llama import LlamaEngine
-from galley.engines.onnx_classifier import open_classifier
-from galley.engines.onnx_embedder import open_embedder
-from galley.engines.openai_http import OpenAIHttpEngine
+from galley.runtime.caches import open_cache
+from galley.runtime.engines import engine_opener
+from galley.runtime.limits import open_limiter
 from galley.services.accounts import Accounts
 from galley.services.audit_log import AuditLog
+from galley.services.caching import AnswerCache
 from galley.services.chat import ChatService
+from galley.services.definitions import Definitions
+from galley.services.dispatch import Dispatch
 from galley.services.embeddings import EmbeddingService
+from galley.services.experiments import Experiments
 from galley.services.guests import Guests
 from galley.services.images import ImageService
 from galley.services.instances import Instances
@@ -42,19 +40,18 @@ from galley.services.metering import Meter
 from galley.services.models import Models
 from galley.services.passwords import Passwords
 from galley.services.people import People
+from galley.services.pictures import PictureService
 from galley.services.pricing import Pricing
 from galley.services.profiles import Profiles
+from galley.services.receipts import Receipts
+from galley.services.responses import ResponseService
 from galley.services.retention import RetentionService
 from galley.services.slots import SlotQueue
-from galley.services.sources import SourceError, check_weights, find
 from galley.services.tiers import Tiers
 from galley.services.tokens import Tokens, signing_secret
 from galley.services.usage import UsageService
+from galley.services.vector_cache import VectorCache
 from galley.stores.limiter import Limiter
-from galley.stores.limiter_memory import MemoryLimiter
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +67,14 @@ class Runtime:
     meter: Meter
     metrics: Metrics
     models: Models
+    definitions: Definitions
     chat: ChatService
+    responses: ResponseService
     embeddings: EmbeddingService
     images: ImageService
     usage: UsageService
+    receipts: Receipts
+    experiments: Experiments
     invoices: Invoices
     profiles: Profiles
     keys: KeyService
@@ -116,26 +117,26 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
         passwords = stack.enter_context(Passwords())
         accounts, logins = _join_accounts(settings, database.sessions, passwords)
         first_key = await accounts.bootstrap(settings.bootstrap_key)
-        pricing = Pricing(database.sessions)
-        await pricing.seed_free(_local_models(settings))
-        _run(pricing.keep_fresh(), stack)
-        _run(RetentionService(database.sessions, settings.retention_days).keep(), stack)
+        pricing = await _open_pricing(settings, database.sessions, stack)
+        _run(_retention(settings, database.sessions).keep(), stack)
         keys = KeyService(database.sessions, accounts)
-        limiter = _open_limiter(settings, database.sessions, instance_id, accounts, stack)
+        limiter = open_limiter(settings, database.sessions, instance_id, accounts, stack)
         left = LimitsReader(limiter).left
         heavy = stack.enter_context(ThreadPoolExecutor(1, "galley-heavy"))
         ledger = Ledger(database)
         stack.push_async_callback(ledger.aclose)
-        models = Models(settings.catalogue)
-        stack.push_async_callback(models.aclose)
-        _run(models.load(_opener(settings)), stack)
+        models, definitions = await _open_models(settings, database.sessions, stack)
         metrics = Metrics()
         meter = Meter(
             ledger, limiter, pricing, metrics,
             instance_id=instance_id, longest_s=settings.request_timeout,
         )  # fmt: skip
-        chat = ChatService(models, meter)
-        _watch(metrics, models, chat)
+        dispatch, pictures = Dispatch(), _open_pictures(models, stack)
+        cache = open_cache(settings, stack)
+        vectors = VectorCache(cache, ttl_s=settings.cache_ttl)
+        answers = AnswerCache(cache, models.comparer, ttl_s=settings.cache_ttl)
+        chat = ChatService(models, meter, dispatch, pictures, answers)
+        _watch(metrics, models, chat, answers)
         yield Runtime(
             settings=settings,
             database=database,
@@ -146,10 +147,14 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
             meter=meter,
             metrics=metrics,
             models=models,
+            definitions=definitions,
             chat=chat,
-            embeddings=EmbeddingService(models, meter),
+            responses=ResponseService(database.sessions, chat, most_bytes=settings.body_limit),
+            embeddings=EmbeddingService(models, meter, dispatch, vectors),
             images=ImageService(models, meter),
             usage=UsageService(database.sessions, left),
+            receipts=Receipts(database.sessions, days=settings.receipt_retention_days),
+            experiments=Experiments(database.sessions, models),
             invoices=Invoices(database.sessions),
             profiles=Profiles(database.sessions, keys, left),
             keys=keys,
@@ -176,9 +181,38 @@ async def _open_database(settings: Settings, instance_id: str, stack: AsyncExitS
     return database
 
 
-def _local_models(settings: Settings) -> list[str]:
-    """Name the models that run here: they are free until an admin says otherwise."""
-    return [n for n, m in settings.catalogue.items() if not m.source.startswith("http")]
+async def _open_pricing(settings: Settings, sessions: Sessions, stack: AsyncExitStack) -> Pricing:
+    pricing = Pricing(sessions)
+    # Models that run here are free until an admin says otherwise.
+    await pricing.seed_free(n for n, model in settings.catalogue.items() if not model.remote)
+    _run(pricing.keep_fresh(), stack)
+    return pricing
+
+
+def _retention(settings: Settings, sessions: Sessions) -> RetentionService:
+    return RetentionService(
+        sessions,
+        settings.retention_days,
+        response_days=settings.response_retention_days,
+        receipt_days=settings.receipt_retention_days,
+    )
+
+
+async def _open_models(
+    settings: Settings, sessions: Sessions, stack: AsyncExitStack
+) -> tuple[Models, Definitions]:
+    models = Models(settings.catalogue, settings.routes)
+    stack.push_async_callback(models.aclose)
+    open_engine = engine_opener(settings)
+    _run(models.load(open_engine), stack)  # those of the settings; the others load as they come
+    definitions = Definitions(sessions, models, open_engine, routes=settings.routes)
+    await definitions.load()
+    _run(definitions.keep_fresh(), stack)
+    return models, definitions
+
+
+def _open_pictures(models: Models, stack: AsyncExitStack) -> PictureService:
+    return PictureService(models, stack.enter_context(ThreadPoolExecutor(2, "galley-pictures")))
 
 
 def _join_accounts(
@@ -195,84 +229,12 @@ def _join_accounts(
     return accounts, Logins(sessions, accounts, tokens, passwords, lifetime=lifetime)
 
 
-def _open_limiter(
-    settings: Settings,
-    sessions: Sessions,
-    instance_id: str,
-    accounts: Accounts,
-    stack: AsyncExitStack,
-) -> Limiter:
-    async def spent_since(counter: Counter, since: datetime) -> int:
-        async with sessions() as session:
-            return await spent(session, counter, since)
+def _watch(metrics: Metrics, models: Models, chat: ChatService, answers: AnswerCache) -> None:
+    metrics.watch(
+        "galley_cache_lookups", "Requests that looked for an answer in the cache.", "verdict",
+        lambda: dict(answers.counts),
+    )  # fmt: skip
 
-    async def outcomes_of(request_ids: Sequence[str]) -> Mapping[str, Mapping[Metric, int]]:
-        async with sessions() as session:
-            return await outcomes(session, request_ids)
-
-    if settings.redis_url is None:
-        limiter: Limiter = MemoryLimiter(spent_since)
-    else:
-        redis = _connect_redis(settings.redis_url.get_secret_value())
-        from galley.stores.forgetting import Forgetting
-        from galley.stores.limiter_redis import RedisLimiter
-
-        stack.push_async_callback(redis.aclose)
-        forgetting = Forgetting(redis, accounts.drop)
-        stack.push_async_callback(forgetting.aclose)
-        accounts.tell = forgetting.tell
-        limiter = RedisLimiter(
-            redis, spent_since, outcomes_of, instance_id=instance_id, lost=settings.redis_lost
-        )
-    stack.push_async_callback(limiter.aclose)
-    return limiter
-
-
-def _connect_redis(url: str) -> "Redis":
-    try:
-        from redis.asyncio import Redis  # an extra: one server does without
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            "GALLEY_REDIS_URL needs Redis's client. Install it: pip install 'galley[redis]'"
-        ) from error
-    try:
-        return Redis.from_url(url)
-    except ValueError:  # the URL may hold a password, so it is not repeated
-        raise SettingsError("GALLEY_REDIS_URL is no URL like redis://host:6379/0") from None
-
-
-def _opener(settings: Settings) -> Callable[[str, ModelSettings], Awaitable[Engine]]:
-    async def open_engine(name: str, model: ModelSettings) -> Engine:
-        if model.source.startswith("http"):
-            return await _open_http(name, model)
-        path = find(name, model, settings.models_dir)
-        if path is None:
-            raise SourceError(f"its files are not here: run `galley models install` ({name})")
-        check_weights(model, path)
-        return await _open_local(name, model, path)
-
-    return open_engine
-
-
-async def _open_http(name: str, model: ModelSettings) -> Engine:
-    if model.kind != "chat":
-        raise SourceError("only chat models can be served by another server yet")
-    upstream = model.upstream_model or name
-    engine = OpenAIHttpEngine(model.source, upstream, api_key=model.api_key, slots=model.slots)
-    await engine.look()
-    return engine
-
-
-async def _open_local(name: str, model: ModelSettings, path: Path) -> Engine:
-    if model.kind == "chat":
-        engine = LlamaEngine(name, path, model)
-        await engine.start()
-        return engine
-    open_onnx = open_embedder if model.kind == "embeddings" else open_classifier
-    return await asyncio.to_thread(open_onnx, path, model.threads)
-
-
-def _watch(metrics: Metrics, models: Models, chat: ChatService) -> None:
     def queues() -> dict[str, SlotQueue]:
         return {model.name: chat.queue(model) for model in models.loaded_chat()}
 

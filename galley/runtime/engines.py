@@ -1,0 +1,80 @@
+"""Which engine runs a model: the one place that knows all of them."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from galley.core.catalogue import ModelSettings
+from galley.core.settings import Settings
+from galley.engines.anthropic_http import AnthropicHttpEngine
+from galley.engines.base import Engine
+from galley.engines.http_patience import Patience
+from galley.engines.llama import LlamaEngine
+from galley.engines.openai_embedder import OpenAIHttpEmbedder
+from galley.engines.openai_http import OpenAIHttpEngine
+from galley.engines.prompted_tools import PromptedTools
+from galley.services.models import OpenEngine
+from galley.services.sources import SourceError, check_weights, find, find_projector
+
+
+def engine_opener(settings: Settings) -> OpenEngine:
+    """Return what opens a model by its name and settings."""
+
+    async def open_engine(name: str, model: ModelSettings) -> Engine:
+        if model.source.startswith("http"):
+            return await _open_http(name, model)
+        path = find(name, model, settings.models_dir)
+        if path is None:
+            raise SourceError(f"its files are not here: run `galley models install` ({name})")
+        projector = find_projector(name, model, settings.models_dir)
+        for weights in filter(None, (path, projector)):
+            check_weights(model, weights)
+        return await _open_local(name, model, path, projector)
+
+    return open_engine
+
+
+async def _open_http(name: str, model: ModelSettings) -> Engine:
+    if model.kind == "classify":
+        raise SourceError("models that classify cannot be served by another server")
+    server: dict[str, Any] = {
+        "url": model.source,
+        "model": model.upstream_model or name,
+        "api_key": model.api_key,
+        "headers": model.sent_headers,
+        "patience": Patience(model.connect_timeout, model.first_token_timeout, model.idle_timeout),
+    }
+    engine: OpenAIHttpEmbedder | OpenAIHttpEngine | AnthropicHttpEngine
+    if model.kind == "embeddings":
+        engine = OpenAIHttpEmbedder(**server, max_tokens=model.context)
+    elif model.protocol == "anthropic":
+        engine = AnthropicHttpEngine(**server, slots=model.most_at_once)
+    else:
+        engine = OpenAIHttpEngine(
+            **server, slots=model.most_at_once, always_stream=model.always_stream
+        )
+    await engine.look()
+    if model.tools or isinstance(engine, OpenAIHttpEmbedder):
+        return engine
+    return PromptedTools(engine)
+
+
+async def _open_local(
+    name: str, model: ModelSettings, path: Path, projector: Path | None
+) -> Engine:
+    if model.kind == "chat":
+        engine = LlamaEngine(name, path, model, projector=projector)
+        await engine.start()
+        return engine
+    return await asyncio.to_thread(_open_onnx, path, model)
+
+
+def _open_onnx(path: Path, model: ModelSettings) -> Engine:
+    # ONNX Runtime is 25 MB, which a server without such models does without.
+    if model.kind == "embeddings":
+        from galley.engines.onnx_embedder import open_embedder
+
+        return open_embedder(path, model.threads)
+    from galley.engines.onnx_classifier import open_classifier
+
+    return open_classifier(path, model.threads)
