@@ -137,9 +137,24 @@ class EngineError(GalleyError):
 
 
 class OverloadedError(GalleyError):
-    """The server is full, or the model is not ready yet."""
+    """The server is full, or the model is not ready yet.
+
+    Args:
+        is_told: `retry_after` is what the model's server said, and not a guess of ours.
+    """
 
     status = 503
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        retry_after: float | None = None,
+        is_told: bool = False,
+    ) -> None:
+        super().__init__(message, code=code, retry_after=retry_after)
+        self.is_told = is_told
 
 
 class EngineTimeoutError(GalleyError):

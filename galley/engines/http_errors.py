@@ -64,6 +64,7 @@ class Faults:
                 "The model's server is busy. Try again.",
                 code="engine_unavailable",
                 retry_after=seconds_to_wait(retry_after, datetime.now(UTC)),
+                is_told=retry_after is not None,
             )
         if status in (401, 403):  # what it says of a key may quote it
             log.error("upstream_auth_failed", model=self._model, status=status)

@@ -20,7 +20,7 @@ E = TypeVar("E", bound=Engine)
 P = TypeVar("P")
 
 MOST_ATTEMPTS = 3
-BACKOFF_S = 0.1
+BACKOFF_S = 0.2
 LONGEST_BACKOFF_S = 2.0
 LONGEST_WAIT_S = 5.0
 """Who is told to come back later than this is not kept waiting."""
@@ -202,11 +202,18 @@ class Dispatch:
         """Wait until the same server may be asked again; False if that is not worth it."""
         repeats = max(course.tried.values())
         pause = self._draw() * min(LONGEST_BACKOFF_S, BACKOFF_S * 2**repeats)
-        told = (course.error.retry_after if course.error else None) or 0.0
+        told = _told_s(course.error)
         if told > LONGEST_WAIT_S or not self._budget.spend():
             return False
         await asyncio.sleep(max(pause, told))
         return True
+
+
+def _told_s(error: GalleyError | None) -> float:
+    """For how long a server said that it wants to be left alone."""
+    if isinstance(error, OverloadedError) and error.is_told:
+        return error.retry_after or 0.0
+    return 0.0
 
 
 def _goes_on(error: GalleyError) -> bool:

@@ -163,7 +163,7 @@ async def test_a_full_queue_is_not_waited_for(dispatch: Dispatch) -> None:
 
 
 async def test_who_says_to_come_back_much_later_is_not_asked_again(dispatch: Dispatch) -> None:
-    busy = OverloadedError("busy", code="engine_unavailable", retry_after=30)
+    busy = OverloadedError("busy", code="engine_unavailable", retry_after=30, is_told=True)
     servers = Servers(big=[[busy]])
 
     with pytest.raises(OverloadedError) as told:
