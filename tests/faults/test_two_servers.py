@@ -32,6 +32,7 @@ MODEL = "far"
 T = TypeVar("T")
 
 
+@pytest.mark.slow
 def test_open_requests_are_interrupted_when_their_server_is_dead_and_not_before(
     models_dir: Path, tmp_path: Path, postgresql_url: str
 ) -> None:

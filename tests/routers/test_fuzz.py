@@ -91,7 +91,7 @@ def hold_to_the_document(case: Case[Any], server: LiveServer) -> None:
 
 @EACH
 @pytest.mark.parametrize(
-    "every", [pytest.param(8, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)]
+    "every", [pytest.param(16, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)]
 )
 def test_each_bound_and_type_of_a_request_holds(
     operation: Any, every: int, live_server: LiveServer
@@ -105,7 +105,7 @@ def test_each_bound_and_type_of_a_request_holds(
 
 
 @EACH
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(data=st.data())
 def test_any_request_is_answered_as_the_document_says(
     operation: Any, live_server: LiveServer, data: st.DataObject
