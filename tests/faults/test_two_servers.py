@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import httpx2
 import orjson
+import pytest
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
