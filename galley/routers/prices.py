@@ -10,10 +10,12 @@ from galley.dialects import native
 from galley.routers.bodies import BodyRoute
 from galley.routers.deps import CallerDep, PricesAdmin, RuntimeDep
 from galley.routers.keys import After, PageSize
+from galley.routers.names import register
 from galley.routers.openapi import refusals
 from galley.schemas.keys import PLAIN
 from galley.schemas.money import CurrentPrice, CurrentPriceList, PriceList, PriceReply, PriceSet
 
+register()
 router = APIRouter(route_class=BodyRoute, responses=refusals(native, 401, 403, 422, 500))
 
 
@@ -40,7 +42,7 @@ async def list_prices(
 
 
 @router.put(
-    "/v1/admin/prices/{model:path}",
+    "/v1/admin/prices/{model:model}",
     summary="Set a price",
     tags=["admin"],
     responses=refusals(native, 400, 404, 413),

@@ -3,12 +3,12 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Path, Query
-from starlette.convertors import PathConvertor, register_url_convertor
 
 from galley.core.catalogue import RouteSettings
 from galley.dialects import native
 from galley.routers.bodies import BodyRoute
 from galley.routers.deps import ModelsAdmin, RuntimeDep
+from galley.routers.names import register
 from galley.routers.openapi import refusals
 from galley.runtime import Runtime
 from galley.schemas.experiments import RouteResults
@@ -26,22 +26,7 @@ from galley.schemas.routing import (
 )
 from galley.services.models import Model
 
-
-class _RouteConvertor(PathConvertor):
-    """A name may have slashes, so what is done with a route is told from it by its last word."""
-
-    regex = "(?s:.+)(?<!/promote)(?<!/rollback)(?<!/results)"
-
-
-class _ModelConvertor(PathConvertor):
-    """Any name, so that a bad one is refused as a name and not as a path."""
-
-    regex = "(?s:.+)"
-
-
-register_url_convertor("route", _RouteConvertor())
-register_url_convertor("model", _ModelConvertor())
-
+register()
 router = APIRouter(
     prefix="/v1/admin",
     tags=["admin"],
