@@ -50,6 +50,55 @@ async def test_a_stream_becomes_deltas_with_usage() -> None:
     assert deltas[2].usage == Usage(prompt_tokens=9, completion_tokens=1)
 
 
+def whole(**more: Any) -> bytes:
+    message = {"role": "assistant", "content": "Hey you"}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return http(json.dumps({"choices": [choice]} | more))
+
+
+async def answer_whole(url: str, request: ChatRequest) -> list[Delta]:
+    engine = OpenAIHttpEngine(f"{url}/v1", "theirs", api_key=None, slots=4, always_stream=False)
+    try:
+        return [delta async for delta in engine.stream(request)]
+    finally:
+        await engine.aclose()
+
+
+async def test_where_that_is_wanted_a_whole_answer_is_asked_for_whole() -> None:
+    with scripted_server(whole(usage={"prompt_tokens": 9, "completion_tokens": 2})) as server:
+        deltas = await answer_whole(server.base_url, asking())
+
+    assert b'"stream"' not in server.requests[0]
+    assert [delta.text for delta in deltas] == ["", "Hey you"]
+    assert deltas[0].usage is not None  # what a hang-up is billed, until the count is there
+    assert deltas[0].usage.prompt_tokens > 0
+    assert deltas[1].finish_reason == "stop"
+    assert deltas[1].usage == Usage(prompt_tokens=9, completion_tokens=2)
+
+
+async def test_a_whole_answer_that_is_not_counted_is_estimated() -> None:
+    with scripted_server(whole()) as server:
+        deltas = await answer_whole(server.base_url, asking())
+
+    assert deltas[1].usage is not None
+    assert deltas[1].usage.completion_tokens == 2
+
+
+async def test_what_is_no_whole_answer_is_a_failure() -> None:
+    for body in (whole(choices=[]), http("{"), http('{"choices": [{"message": {}}]}')):
+        with scripted_server(body) as server, pytest.raises(EngineError):
+            await answer_whole(server.base_url, asking())
+
+
+async def test_a_stream_is_asked_for_as_one_all_the_same() -> None:
+    done = json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    with scripted_server(events(chunk({"content": "Hey"}), done, "[DONE]")) as server:
+        deltas = await answer_whole(server.base_url, asking(stream=True))
+
+    assert b'"stream":true' in server.requests[0]
+    assert deltas[0].text == "Hey"
+
+
 async def test_who_hangs_up_before_the_count_comes_has_had_the_prompt_read_all_the_same() -> None:
     usage = {"prompt_tokens": 9_000, "completion_tokens": 2}
     stream = events(
