@@ -20,6 +20,7 @@ from galley.engines.bounds import most_prompt_tokens
 from galley.engines.llama_child import LlamaChild
 from galley.engines.llama_slots import LlamaSlots
 from galley.engines.openai_http import chat_body, completion_body
+from galley.engines.prompted_tools import with_prompt
 from galley.engines.threads import chat_threads
 from galley.schemas.chat import ChatRequest
 from galley.schemas.completions import CompletionRequest
@@ -210,17 +211,7 @@ class LlamaEngine:
         return max(counts)
 
     def _chat_body(self, child: LlamaChild, request: ChatRequest, choice: int) -> dict[str, Any]:
-        body = chat_body(request, choice)
-        if child.has_tools:
-            return body
-        tools = tool_prompt.offered(request)
-        for name in ("tools", "tool_choice", "parallel_tool_calls"):
-            body.pop(name, None)
-        body["messages"] = tool_prompt.plain_messages(request)
-        if tools and tool_prompt.is_forced(request):
-            schema = {"name": "call", "schema": tool_prompt.call_schema(tools)}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return body
+        return chat_body(request if child.has_tools else with_prompt(request), choice)
 
     def _running(self) -> LlamaChild:
         if self._child is None:

@@ -30,7 +30,7 @@ class PromptedTools:
         return await self._engine.check(_written_out(request))
 
     async def count(self, request: ChatRequest) -> int:
-        return await self._engine.count(_with_prompt(request))
+        return await self._engine.count(with_prompt(request))
 
     async def stream(
         self, request: ChatRequest | CompletionRequest, *, choice: int = 0, cache_salt: str = ""
@@ -48,10 +48,11 @@ class PromptedTools:
 
 
 def _written_out(request: ChatRequest | CompletionRequest) -> ChatRequest | CompletionRequest:
-    return _with_prompt(request) if isinstance(request, ChatRequest) else request
+    return with_prompt(request) if isinstance(request, ChatRequest) else request
 
 
-def _with_prompt(request: ChatRequest) -> ChatRequest:
+def with_prompt(request: ChatRequest) -> ChatRequest:
+    """Write a request's tools into its prompt, and force a call that is forced by a schema."""
     turns = tool_prompt.plain_messages(request)
     change: dict[str, object] = {"messages": [Message.model_validate(turn) for turn in turns]}
     change |= dict.fromkeys(("tools", "tool_choice", "parallel_tool_calls"))
