@@ -3,6 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
+# Of the tests: they wait for disks and clocks half of their time, so there may be more than cores.
+WORKERS ?= 4
+# The tests start Galley a few hundred times, and each would compile it anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install serve test test-all lint format bench bench-peers compat-clients lock clean
 .DEFAULT_GOAL := help
 
@@ -44,16 +49,16 @@ format: $(VENV)/.installed-dev  ## Format the code and fix what the linter can
 
 test: lint  ## Every check: lint, types, layering, tests
 	@sh scripts/test-system-packages
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow"
 
 test-all: lint  ## The same with the slow tests
 	@sh scripts/test-system-packages
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --hypothesis-profile=repeatable
 
 bench: $(VENV)/.installed-dev  ## Measure Galley against the raw engines, as ratios
 	@$(BIN)/python -m benchmarks
 
-bench-peers: $(VENV)/.installed  ## Install the peers the benchmarks compare with, in an environment of their own
+bench-peers: $(VENV)/.installed-dev  ## Install the peers the benchmarks compare with, in environments of their own
 	@sh scripts/bench-peers
 
 compat-clients: $(VENV)/.installed-dev  ## Install the clients that the compat tests drive, in environments of their own
@@ -70,5 +75,5 @@ lock: $(VENV)/.installed-dev  ## Resolve the dependencies anew (needs uv)
 	done
 
 clean:  ## Remove the environment and every cache
-	rm -rf $(VENV) .cache tests/compat/node/node_modules build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .cache tests/compat/*/node_modules build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,7 +3,18 @@
 python -m benchmarks [--only chat images] [--rounds 5]
 """
 
-from benchmarks import chat, embeddings, gateway, images, limiter, overhead, road, start, usage
+from benchmarks import (
+    chat,
+    embeddings,
+    gateway,
+    images,
+    limiter,
+    memory,
+    overhead,
+    road,
+    start,
+    usage,
+)
 from benchmarks.main import main
 
 main(
@@ -13,6 +24,7 @@ main(
         "gateway": gateway.run,
         "images": images.run,
         "limiter": limiter.run,
+        "memory": memory.run,
         "overhead": overhead.run,
         "road": road.run,
         "start": start.run,

@@ -9,19 +9,23 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).with_name("results")
 
+T = TypeVar("T")
 Run = Callable[[], Awaitable[float]]
-Turns = dict[str, list[float]]
+Turns = Mapping[str, Sequence[float]]
 
 
-async def take_turns(runs: Mapping[str, Run], rounds: int) -> Turns:
+async def take_turns(
+    runs: Mapping[str, Callable[[], Awaitable[T]]], rounds: int
+) -> dict[str, list[T]]:
     """Run all in turn, `rounds` times after one unmeasured turn; what each returned, by name."""
-    found: Turns = {name: [] for name in runs}
+    found: dict[str, list[T]] = {name: [] for name in runs}
     for turn in range(rounds + 1):
         # Every other turn goes backwards, so that nobody always comes after the same one.
         for name in list(runs)[:: -1 if turn % 2 else 1]:
@@ -85,6 +89,16 @@ def above(what: str, values: Sequence[float], unit: str, limit: float) -> Findin
     return Finding(what, value, unit, value, f">= {limit:g} {unit}", value >= limit)
 
 
+def errors(what: str, counts: Mapping[str, int]) -> list[Finding]:
+    """Say how many answers of each were wrong; `galley` may have none."""
+    ours = counts["galley"]
+    found = [Finding(what, ours, "errors", ours, "0 errors", ours == 0)]
+    for name, count in counts.items():
+        if name != "galley":
+            found.append(Finding(what, ours, "errors", ours, "-", None, name, count))
+    return found
+
+
 def show(findings: Sequence[Finding]) -> None:
     """Print one table."""
     table = Table("", "Galley", "compared with", "", "result", "target", "met", box=None)
@@ -93,7 +107,7 @@ def show(findings: Sequence[Finding]) -> None:
     for row in findings:
         base = "" if row.base is None else f"{row.base:.4g} {row.unit}"
         result = ""
-        if row.base is not None:
+        if row.base is not None and row.unit != "errors":
             result = f"+{row.value:.3g} ms" if "+" in row.target else f"{row.value:.2f} x"
         met = "" if row.met is None else "[green]yes[/]" if row.met else "[red]no[/]"
         table.add_row(

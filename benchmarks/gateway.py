@@ -1,210 +1,212 @@
 """What a gateway costs between a client and a model server that answers at once.
 
 Everything of Galley's is on: key, limits, budget, price, metrics, log, and a row in the ledger that
-is on disk before the answer ends. The peers have on what they have. A gateway has one core to
-itself, the model server and the load share another; CPU per request is the figure to trust.
+is on disk before the answer ends. The peers have on what they have. Gateways share one core, where
+all but the one that is measured are stopped; the model server and the load share another. CPU per
+request is the figure to trust.
 
 python -m benchmarks.gateway
 """
 
-import asyncio
 import os
-import re
 import statistics
-import sys
-import time
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
-import psutil
-
-from benchmarks.connection import Connection
-from benchmarks.findings import Finding, Run, above, added, below, faster, take_turns
-from benchmarks.main import main
-from benchmarks.servers import (
-    Server,
-    galley_gateway,
-    has_litellm,
-    litellm,
-    mock_upstream,
-    pass_through,
+from benchmarks.findings import (
+    Finding,
+    above,
+    added,
+    below,
+    errors,
+    faster,
+    take_turns,
 )
+from benchmarks.gateways import cpu_s, gateways, mock_upstream, pin, rss_mb, stopped
+from benchmarks.http_load import Question, Seen, load
+from benchmarks.main import main
+from benchmarks.mock_upstream import TEXT
+from benchmarks.servers import Server
 
-PATH = "/v1/chat/completions"
 SECONDS = 2.0
 STREAMS = 32
 CHUNKS = 200
-MB = 2**20
+PAUSE_MS = 10
 _WHOLE = (
     b'{"model":"mock","temperature":0.7,"max_tokens":100,"messages":[{"role":"system","content":'
     b'"You are a helpful assistant."},{"role":"user","content":"%s"}]}'
 )
 _FILLER = b"Which of these would most people agree with, and what do they say of it? "
-BODY = _WHOLE % (_FILLER * 5)
-_EVENT = re.compile(rb"^data: \{", re.MULTILINE)
+WHOLE = Question(_WHOLE % (_FILLER * 5), ends=b"}", holds=TEXT.encode())
+_TIMES_FASTER = {"LiteLLM": 20.0, "Portkey": 2.5}
 
 
-def _stream_body(pause_ms: int) -> bytes:
+def stream(pause_ms: int) -> Question:
+    """Ask for a stream whose pieces come so far apart."""
     steer = b"chunks=%d delay_ms=%d" % (CHUNKS, pause_ms)
-    return (_WHOLE % steer)[:-1] + b',"stream":true}'
+    body = (_WHOLE % steer)[:-1] + b',"stream":true}'
+    return Question(body, ends=b"data: [DONE]", events=CHUNKS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What one turn came to, and what CPU it took of the gateway, and of load and model server."""
+
+    seen: Seen
+    cpu_s: float
+    load_s: float
+
+    @property
+    def rate(self) -> float:
+        return self.seen.answers / self.seen.seconds
+
+    @property
+    def requests_per_cpu_s(self) -> float:
+        return self.seen.answers / self.cpu_s
+
+    @property
+    def chunks_per_s(self) -> float:
+        return self.seen.events / self.seen.seconds
+
+    @property
+    def chunks_per_cpu_s(self) -> float:
+        return self.seen.events / self.cpu_s
+
+    @property
+    def gateway_percent(self) -> float:
+        return 100 * self.cpu_s / self.seen.seconds
+
+    @property
+    def load_percent(self) -> float:
+        return 100 * self.load_s / self.seen.seconds
+
+
+_Turns = Mapping[str, Sequence[_Turn]]
+
+
+class _Bench:
+    """The gateways, of which one at a time runs, and what was wrong with their answers."""
+
+    def __init__(self, servers: Mapping[str, Server], upstream: Server) -> None:
+        self.gateways = servers
+        self.upstream = upstream
+        self.errors: Counter[str] = Counter()
+
+    async def turn(self, name: str, question: Question, clients: int, seconds: float) -> _Turn:
+        """Load one of them, or the model server."""
+        server = self.gateways.get(name, self.upstream)
+        with stopped(other for other in self.gateways.values() if other is not server):
+            before, load_before = cpu_s(server), self._load_s()
+            seen = await load(server, question, clients=clients, seconds=seconds)
+            turn = _Turn(seen, cpu_s(server) - before, self._load_s() - load_before)
+        self.errors[name] += seen.errors
+        return turn
+
+    async def turns(
+        self, names: Iterable[str], question: Question, clients: int, rounds: int
+    ) -> _Turns:
+        """Load each in turn."""
+        runs = {name: partial(self.turn, name, question, clients, SECONDS) for name in names}
+        return await take_turns(runs, rounds)
+
+    def _load_s(self) -> float:
+        times = os.times()
+        return times.user + times.system + cpu_s(self.upstream)
 
 
 async def run(rounds: int) -> list[Finding]:
     """Send all gateways the same requests in turns."""
+    with mock_upstream() as upstream, gateways(upstream) as servers:
+        pin(servers.values(), (os.getpid(), upstream.process.pid))
+        bench = _Bench(servers, upstream)
+        streaming = [name for name in servers if await _streams(bench, name)]
+        idle = {name: [rss_mb(server)] for name, server in servers.items()}
+        for name in servers:
+            await bench.turn(name, WHOLE, 16, seconds=3)
+        findings = await _whole_answers(bench, rounds)
+        findings += await _fast_streams(bench, streaming, rounds)
+        findings += await _first_chunks(bench, max(1, rounds // 2))
+        in_use = {name: [rss_mb(server)] for name, server in servers.items()}
+        findings += _memory("gateway: resident memory, idle", idle, 120)
+        findings += _memory("gateway: resident memory after the load", in_use, 150)
+        return [*findings, *errors("gateway: errors", bench.errors)]
+
+
+async def _streams(bench: _Bench, name: str) -> bool:
+    """Ask for one answer, and one stream; a peer that cannot stream is not asked again."""
+    await bench.turn(name, WHOLE, 1, seconds=0)
+    turn = await bench.turn(name, stream(0), 1, seconds=0)
+    if not turn.seen.errors or name == "galley":
+        return True
+    bench.errors[name] -= turn.seen.errors
+    print(f"{name} does not stream; its whole answers alone are compared.", flush=True)
+    return False
+
+
+async def _whole_answers(bench: _Bench, rounds: int) -> list[Finding]:
     findings: list[Finding] = []
-    with ExitStack() as stack:
-        upstream = stack.enter_context(mock_upstream())
-        servers = {
-            "galley": stack.enter_context(galley_gateway(upstream)),
-            "pass-through": stack.enter_context(pass_through(upstream)),
-        }
-        if has_litellm():
-            servers["LiteLLM"] = stack.enter_context(litellm(upstream))
-        _pin({*(s.process.pid for s in servers.values())}, {os.getpid(), upstream.process.pid})
-        for server in servers.values():
-            await _cpu_s(server, 16, seconds=3)
-        idle = _rss(servers["galley"])
-        for clients in (16, 64, 1):
-            runs: dict[str, Run] = {n: partial(_cpu_s, s, clients) for n, s in servers.items()}
-            turns = await take_turns(runs, rounds)
-            what = f"gateway: a request of {len(BODY)} bytes, {clients} at a time"
-            ours = [1000 * taken for taken in turns["galley"]]
-            findings.append(below(f"{what}, CPU", ours, "ms", 0.25 if clients == 16 else None))
-            rates = {name: [1 / taken for taken in found] for name, found in turns.items()}
-            unit = "requests/s of CPU"
-            findings += [faster(what, rates, unit, than=name) for name in list(servers)[1:]]
-        findings += await _throughput(servers, rounds)
-        findings += await _latency(servers, upstream, rounds)
-        findings += await _streams(servers, upstream, rounds)
-        findings.append(below("gateway: resident memory after the first load", [idle], "MB", 120))
-        under_load = _rss(servers["galley"])
-        findings.append(below("gateway: resident memory at the end", [under_load], "MB", 150))
+    peers = list(bench.gateways)[1:]
+    for clients in (16, 64, 1):
+        names = [*bench.gateways, *(["model server"] if clients == 1 else [])]
+        turns = await bench.turns(names, WHOLE, clients, rounds)
+        what = f"gateway: a request of {len(WHOLE.body)} bytes, {clients} at a time"
+        each_ms = [1000 / turn.requests_per_cpu_s for turn in turns["galley"]]
+        findings.append(below(f"{what}, CPU", each_ms, "ms", 0.25 if clients == 16 else None))
+        per_cpu = _of(turns, lambda turn: turn.requests_per_cpu_s)
+        findings += [faster(what, per_cpu, "requests/s of CPU", than=name) for name in peers]
+        if clients == 16:
+            rates = _of(turns, lambda turn: turn.rate)
+            findings += [
+                faster(what, rates, "requests/s", than=name, at_least=_TIMES_FASTER.get(name))
+                for name in peers
+            ]
+            findings += _shares(what, turns)
+        if clients == 1:
+            p50 = _of(turns, lambda turn: statistics.median(turn.seen.took_s))
+            findings.append(added(f"{what}, p50", p50, to="model server", at_most_ms=0.6))
     return findings
 
 
-async def _throughput(servers: dict[str, Server], rounds: int) -> list[Finding]:
-    runs: dict[str, Run] = {n: partial(_rate, s, 16) for n, s in servers.items()}
-    turns = await take_turns(runs, rounds)
-    targets = {"LiteLLM": 20.0}
+async def _fast_streams(bench: _Bench, names: Sequence[str], rounds: int) -> list[Finding]:
+    """Streams that come as fast as they can."""
+    turns = await bench.turns(names, stream(0), STREAMS, rounds)
+    what = f"gateway: {STREAMS} streams"
+    rates = _of(turns, lambda turn: turn.chunks_per_s)
+    per_cpu = _of(turns, lambda turn: turn.chunks_per_cpu_s)
     return [
-        faster("gateway: 16 at a time", turns, "requests/s", than=name, at_least=targets.get(name))
-        for name in list(servers)[1:]
+        above(what, rates["galley"], "chunks/s", 65_000),
+        *(faster(what, rates, "chunks/s", than=name) for name in names[1:]),
+        *(faster(what, per_cpu, "chunks/s of CPU", than=name) for name in names[1:]),
+        *_shares(what, turns),
     ]
 
 
-async def _latency(servers: dict[str, Server], upstream: Server, rounds: int) -> list[Finding]:
-    runs: dict[str, Run] = {n: partial(_p50_s, s) for n, s in servers.items()}
-    runs["model server"] = partial(_p50_s, upstream)
-    turns = await take_turns(runs, rounds)
-    return [added("gateway: one at a time, p50", turns, to="model server", at_most_ms=0.6)]
-
-
-async def _streams(servers: dict[str, Server], upstream: Server, rounds: int) -> list[Finding]:
-    runs: dict[str, Run] = {n: partial(_chunks, s) for n, s in servers.items()}
-    turns = await take_turns(runs, rounds)
-    findings = [
-        faster(f"gateway: {STREAMS} streams", turns, "chunks/s", than=name)
-        for name in list(servers)[1:]
-    ]
-    findings.append(above(f"gateway: {STREAMS} streams", turns["galley"], "chunks/s", 65_000))
-    firsts: dict[str, Run] = {n: partial(_first_s, s) for n, s in servers.items()}
-    firsts["model server"] = partial(_first_s, upstream)
-    turns = await take_turns(firsts, max(1, rounds // 2))
+async def _first_chunks(bench: _Bench, rounds: int) -> list[Finding]:
+    names = ("galley", "model server")
+    turns = await bench.turns(names, stream(PAUSE_MS), STREAMS, rounds)
+    firsts = _of(turns, lambda turn: statistics.median(turn.seen.first_s))
     what = f"gateway: first chunk of {STREAMS} paced streams, p50"
-    return [*findings, added(what, turns, to="model server", at_most_ms=10)]
+    return [added(what, firsts, to="model server", at_most_ms=10)]
 
 
-async def _cpu_s(server: Server, clients: int, seconds: float = SECONDS) -> float:
-    """Seconds of CPU that the gateway takes for a request."""
-    before = _cpu(server)
-    done = await _load(server, clients, seconds)
-    return (_cpu(server) - before) / done
+def _shares(what: str, turns: _Turns) -> list[Finding]:
+    """Say how busy both cores were: where the load's has no room left, it is what limits."""
+    found = turns["galley"]
+    return [
+        below(f"{what}, Galley's share of its core", [turn.gateway_percent for turn in found], "%"),
+        below(f"{what}, load's share of its core", [turn.load_percent for turn in found], "%", 95),
+    ]
 
 
-async def _rate(server: Server, clients: int) -> float:
-    began = time.perf_counter()
-    done = await _load(server, clients, SECONDS)
-    return done / (time.perf_counter() - began)
+def _memory(what: str, found: Mapping[str, list[float]], limit: float) -> list[Finding]:
+    peers = [faster(what, found, "MB", than=name) for name in list(found)[1:]]
+    return [below(what, found["galley"], "MB", limit), *peers]
 
 
-async def _load(server: Server, clients: int, seconds: float) -> int:
-    done, end = 0, time.perf_counter() + seconds
-
-    async def client() -> None:
-        nonlocal done
-        async with Connection(server.url, server.key) as connection:
-            while time.perf_counter() < end:
-                await connection.post(PATH, BODY)
-                done += 1
-
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return done
-
-
-async def _p50_s(server: Server) -> float:
-    took: list[float] = []
-    async with Connection(server.url, server.key) as connection:
-        for _ in range(500):
-            began = time.perf_counter()
-            await connection.post(PATH, BODY)
-            took.append(time.perf_counter() - began)
-    return statistics.median(took)
-
-
-async def _chunks(server: Server) -> float:
-    """Chunks per second of streams that come as fast as they can."""
-    began = time.perf_counter()
-    each = await asyncio.gather(*(_count(server, _stream_body(0)) for _ in range(STREAMS)))
-    return sum(each) / (time.perf_counter() - began)
-
-
-async def _count(server: Server, body: bytes) -> int:
-    found = 0
-    async with Connection(server.url, server.key) as connection:
-        for _ in range(3):
-            stream = b"".join([piece async for piece in connection.pieces(PATH, body)])
-            found += len(_EVENT.findall(stream))
-    assert found >= 3 * CHUNKS, f"{found} events"
-    return found
-
-
-async def _first_s(server: Server) -> float:
-    """The median time to the first chunk of paced streams."""
-    return statistics.median(await asyncio.gather(*(_first_of(server) for _ in range(STREAMS))))
-
-
-async def _first_of(server: Server) -> float:
-    async with Connection(server.url, server.key) as connection:
-        await connection.open()
-        began, first, tail = time.perf_counter(), 0.0, b""
-        async for piece in connection.pieces(PATH, _stream_body(10)):
-            tail += piece
-            if not first and b'"content":" ' in tail:
-                first = time.perf_counter() - began
-        return first
-
-
-def _pin(gateways: set[int], others: set[int]) -> None:
-    """Give the gateways one core and the rest another, where the system can."""
-    if sys.platform == "linux" and (os.cpu_count() or 1) > 1:
-        for core, pids in ((0, gateways), (1, others)):
-            for pid in pids:
-                for task in [*(parent := psutil.Process(pid)).children(recursive=True), parent]:
-                    for thread in task.threads():
-                        os.sched_setaffinity(thread.id, {core})
-
-
-def _cpu(server: Server) -> float:
-    return sum(t.user + t.system for t in (p.cpu_times() for p in _tree(server)))
-
-
-def _rss(server: Server) -> float:
-    return sum(process.memory_info().rss for process in _tree(server)) / MB
-
-
-def _tree(server: Server) -> list[psutil.Process]:
-    parent = psutil.Process(server.process.pid)
-    return [parent, *parent.children(recursive=True)]
+def _of(turns: _Turns, figure: Callable[[_Turn], float]) -> dict[str, list[float]]:
+    return {name: [figure(turn) for turn in found] for name, found in turns.items()}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """How a benchmark is run from the command line: one table, one JSON file."""
 
 import argparse
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+
+import uvloop
 
 from benchmarks.findings import Finding, keep, show
 
@@ -22,7 +23,7 @@ def main(benchmarks: Mapping[str, Benchmark], about: str | None) -> None:
     findings: list[Finding] = []
     for name in chosen:
         print(f"Measuring {name} ...", flush=True)
-        findings += asyncio.run(_await(benchmarks[name](given.rounds)))
+        findings += uvloop.run(_await(benchmarks[name](given.rounds)))
     show(findings)
     print(f"Kept in {keep(findings, '-'.join(chosen))}")
 

@@ -33,7 +33,7 @@ from galley.main import create_app
 from galley.routers.bodies import BodyRoom, read_body
 from galley.routers.chat import create_chat_completion
 from galley.routers.front_door import MOST_BODY_BYTES, Call
-from galley.routers.hangup import while_listening
+from galley.routers.hangup import Listening
 from galley.routers.middleware import RequestMiddleware
 from galley.routers.protocol import make_protocol
 from galley.runtime import Runtime
@@ -69,9 +69,9 @@ class QuickEngine:
 
     async def stream(
         self, request: ChatRequest | CompletionRequest, *, choice: int = 0, cache_salt: str = ""
-    ) -> AsyncGenerator[Delta]:
-        yield Delta(index=choice, text=ANSWER, tokens=USED.completion_tokens)
-        yield Delta(index=choice, finish_reason="stop", usage=USED)
+    ) -> AsyncGenerator[list[Delta]]:
+        yield [Delta(index=choice, text=ANSWER, tokens=USED.completion_tokens)]
+        yield [Delta(index=choice, finish_reason="stop", usage=USED)]
 
     async def aclose(self) -> None:
         pass
@@ -145,8 +145,8 @@ class _BareDoor:
         charge = cast("Charge", _NoCharge())
         with self._room.hold() as take:
             body = await read_body(scope, receive, self._settings.body_limit, take)
-            async with while_listening(receive, self._settings.request_timeout) as stop:
-                call = Call(self._runtime, charge, openai, body, scope, send, stop)
+            with Listening(receive, self._settings.request_timeout) as listening:
+                call = Call(self._runtime, charge, openai, body, scope, send, listening)
                 await create_chat_completion(call)
 
 

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +25,6 @@ ROOT = Path(__file__).parents[1]
 MODELS = ROOT / ".cache" / "models"
 PHOTOS = sorted((ROOT / "tests" / "data" / "photos").glob("*.jpg"))
 PEERS = ROOT / ".cache" / "peers"
-LITELLM = ROOT / ".cache" / "litellm"
 LIMITS = {
     "requests_per_minute": 10**9,
     "requests_per_day": 10**9,
@@ -47,6 +46,7 @@ class Server:
     key: str | None
     process: subprocess.Popen[str]
     started: float
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])  # sent with every request
 
 
 def model_files() -> Mapping[str, Path]:
@@ -62,7 +62,7 @@ def galley(*, slots: int = 4, ready: bool = True) -> Generator[Server]:
         ready: wait until every model is loaded, not only until the process is started.
     """
     model_files()
-    key, port = make_key(), _free_port()
+    key, port = make_key(), free_port()
     with tempfile.TemporaryDirectory(prefix="galley-bench-") as folder:
         model = EMBEDDED_MODELS[CHAT]
         lines = [f'[models."{CHAT}"]', 'kind = "chat"', f"source = {json.dumps(model.source)}"]
@@ -78,7 +78,7 @@ def galley(*, slots: int = 4, ready: bool = True) -> Generator[Server]:
         command = [str(Path(sys.executable).with_name("galley")), "serve"]
         with (
             Path(folder, "log").open("w") as log,
-            _process(command, environment, stdout=log, stderr=log) as (process, started),
+            start(command, environment, stdout=log, stderr=log) as (process, started),
         ):
             server = Server(f"http://127.0.0.1:{port}", key, process, started)
             if ready:
@@ -101,7 +101,7 @@ def llama(*, slots: int = 4) -> Generator[Server]:
     }
     command = [sys.executable, "-m", "galley.engines.llama_server"]
     pipe = subprocess.PIPE
-    with _process(command, os.environ, stdin=pipe, stdout=pipe) as (child, started):
+    with start(command, os.environ, stdin=pipe, stdout=pipe) as (child, started):
         assert child.stdin
         assert child.stdout
         child.stdin.write(json.dumps(wanted) + "\n")
@@ -115,106 +115,29 @@ def llama(*, slots: int = 4) -> Generator[Server]:
 @contextmanager
 def road(*, bare: bool) -> Generator[Server]:
     """Serve a model that answers at once, with everything on or by the bare road alone."""
-    key, port = make_key(), _free_port()
+    key, port = make_key(), free_port()
     environment = {n: v for n, v in os.environ.items() if not n.startswith("GALLEY_")}
     with tempfile.TemporaryDirectory(prefix="galley-bench-") as folder:
         command = [sys.executable, "-m", "benchmarks.road_server", "--port", str(port)]
         command += ["--data-dir", folder, "--key", key, *(["--bare"] if bare else [])]
         with (
             Path(folder, "log").open("w") as log,
-            _process(command, environment, stdout=log, stderr=log) as (process, started),
+            start(command, environment, stdout=log, stderr=log) as (process, started),
         ):
             server = Server(f"http://127.0.0.1:{port}", key, process, started)
             wait_for(server, "/health/ready")
             yield server
-
-
-@contextmanager
-def mock_upstream() -> Generator[Server]:
-    """Run a model server that answers at once."""
-    port = _free_port()
-    command = [sys.executable, "-m", "benchmarks.mock_upstream", "--port", str(port)]
-    with _process(command, os.environ) as (process, started):
-        server = Server(f"http://127.0.0.1:{port}", "upstream", process, started)
-        wait_for(server, "/v1/models")
-        yield server
-
-
-@contextmanager
-def galley_gateway(upstream: Server) -> Generator[Server]:
-    """Serve another server's model with a price and seven limits, and nothing of our own."""
-    key, port = make_key(), _free_port()
-    with tempfile.TemporaryDirectory(prefix="galley-bench-") as folder:
-        lines = ["[models.mock]", 'kind = "chat"', f'source = "{upstream.url}/v1"']
-        lines += ["default = true", "always_stream = false", ""]
-        Path(folder, "galley.toml").write_text("\n".join(lines))
-        environment = {n: v for n, v in os.environ.items() if not n.startswith("GALLEY_")} | {
-            "GALLEY_DATA_DIR": folder,
-            "GALLEY_PORT": str(port),
-            "GALLEY_BOOTSTRAP_KEY": key,
-            "GALLEY_EMBEDDED_MODELS": "false",
-        }
-        command = [str(Path(sys.executable).with_name("galley")), "serve"]
-        with (
-            Path(folder, "log").open("w") as log,
-            _process(command, environment, stdout=log, stderr=log) as (process, started),
-        ):
-            server = Server(f"http://127.0.0.1:{port}", key, process, started)
-            wait_for(server, "/health/ready")
-            bill(server, "mock")
-            yield server
-
-
-@contextmanager
-def pass_through(upstream: Server) -> Generator[Server]:
-    """Serve the same by fifty lines of FastAPI and aiohttp."""
-    port = _free_port()
-    command = [sys.executable, str(ROOT / "benchmarks" / "peers" / "pass_through.py")]
-    command += ["--port", str(port), "--upstream", f"{upstream.url}/v1"]
-    with _process(command, os.environ) as (process, started):
-        server = Server(f"http://127.0.0.1:{port}", None, process, started)
-        wait_for(server, "/health")
-        yield server
-
-
-@contextmanager
-def litellm(upstream: Server) -> Generator[Server]:
-    """Serve the same by LiteLLM's proxy, with its master key on and nothing else."""
-    port, key = _free_port(), "sk-bench-0123456789abcdef0123456789abcdef"
-    with tempfile.TemporaryDirectory(prefix="litellm-bench-") as folder:
-        config = Path(folder, "litellm.yaml")
-        model = f'{{model: openai/mock, api_base: "{upstream.url}/v1", api_key: upstream}}'
-        config.write_text(
-            f"model_list: [{{model_name: mock, litellm_params: {model}}}]\n"
-            "litellm_settings: {telemetry: false, num_retries: 0, drop_params: true}\n"
-            f"general_settings: {{master_key: {key}}}\n"
-        )
-        command = [str(LITELLM / "bin" / "litellm"), "--config", str(config), "--num_workers", "1"]
-        command += ["--host", "127.0.0.1", "--port", str(port)]
-        environment = {**os.environ, "LITELLM_LOG": "ERROR"}
-        with (
-            Path(folder, "log").open("w") as log,
-            _process(command, environment, stdout=log, stderr=log) as (process, started),
-        ):
-            server = Server(f"http://127.0.0.1:{port}", key, process, started)
-            wait_for(server, "/health/liveliness")
-            yield server
-
-
-def has_litellm() -> bool:
-    """Whether `make bench-peers` has installed it."""
-    return (LITELLM / "bin" / "litellm").exists()
 
 
 @contextmanager
 def peer(script: str, *arguments: str) -> Generator[Server]:
     """Run a peer's server from `benchmarks/peers` in the peers' own environment."""
-    port = _free_port()
+    port = free_port()
     path = ROOT / "benchmarks" / "peers" / script
     command = [str(PEERS / "bin" / "python"), str(path), "--port", str(port), *arguments]
     with (
         (PEERS / f"{path.stem}.log").open("w") as log,
-        _process(command, os.environ, stdout=log, stderr=log) as (process, started),
+        start(command, os.environ, stdout=log, stderr=log) as (process, started),
     ):
         server = Server(f"http://127.0.0.1:{port}", None, process, started)
         wait_for(server, "/health")
@@ -261,7 +184,7 @@ def wait_for(server: Server, path: str) -> None:
 
 
 @contextmanager
-def _process(
+def start(
     command: list[str],
     environment: Mapping[str, str],
     *,
@@ -269,6 +192,7 @@ def _process(
     stdout: int | IO[str] = subprocess.DEVNULL,
     stderr: int | IO[str] = subprocess.DEVNULL,
 ) -> Generator[tuple[subprocess.Popen[str], float]]:
+    """Run a process, and end it and what it has started; when it began comes with it."""
     started = time.perf_counter()
     process: subprocess.Popen[str] = subprocess.Popen(
         command, env=environment, text=True, start_new_session=True, cwd=ROOT,
@@ -287,7 +211,8 @@ def _process(
         process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return taken.getsockname()[1]
