@@ -161,6 +161,7 @@ llm keys set galley --value $key
         """
 model = "galley/chat"
 model_provider = "galley"
+# model_context_window = ...  # the model's context; else Codex assumes a big one
 
 [model_providers.galley]
 name = "Galley"
@@ -174,10 +175,14 @@ env_key = "GALLEY_API_KEY"  # in the shell: export GALLEY_API_KEY=$key
         "sh",
         "in the shell, then: claude",
         """
+unset ANTHROPIC_API_KEY  # it would be sent as well
 export ANTHROPIC_BASE_URL=$url
 export ANTHROPIC_AUTH_TOKEN=$key
 export ANTHROPIC_MODEL=galley/chat
+export ANTHROPIC_DEFAULT_OPUS_MODEL=galley/chat
+export ANTHROPIC_DEFAULT_SONNET_MODEL=galley/chat
 export ANTHROPIC_DEFAULT_HAIKU_MODEL=galley/chat
+# export CLAUDE_CODE_MAX_CONTEXT_TOKENS=...  # the model's context; else 1,000,000 is assumed
 """,
     ),
     "aider": Connectable(

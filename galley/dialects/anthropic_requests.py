@@ -8,6 +8,7 @@ import orjson
 from pydantic import ValidationError
 
 from galley.core.errors import BadRequestError
+from galley.dialects.prompts import join_prompts
 from galley.schemas.chat import (
     ChatRequest,
     Content,
@@ -44,22 +45,14 @@ def chat_request(request: CountTokensRequest) -> ChatRequest:
     """Say `request` in the mother tongue.
 
     Raises:
-        BadRequestError: its blocks make more messages than a conversation may have.
+        BadRequestError: its blocks make more messages than a conversation may have, or the
+            conversation is to be kept.
     """
-    told: dict[str, Any] = {}
-    if isinstance(request, MessagesRequest):
-        told = {
-            "max_tokens": request.max_tokens,
-            "stream": request.stream,
-            "stop": request.stop_sequences or None,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            "top_k": request.top_k,
-        }
+    told = _wanted(request) if isinstance(request, MessagesRequest) else {}
     try:
         return ChatRequest(
             model=request.model,
-            messages=[*_system(request), *_messages(request.messages)],
+            messages=[*join_prompts([*_system(request), *_messages(request.messages)])],
             response_format=_format(request),
             **told,
             **_tools(request),
@@ -73,6 +66,23 @@ def chat_request(request: CountTokensRequest) -> ChatRequest:
         ) from None
 
 
+def _wanted(request: MessagesRequest) -> dict[str, Any]:
+    if request.thread is not None:
+        raise BadRequestError(
+            "thread: conversations are not kept here; send all messages, without `thread`",
+            code="thread_unsupported_request",  # the SDK's tool runner then does so
+            param="thread",
+        )
+    return {
+        "max_tokens": request.max_tokens,
+        "stream": request.stream,
+        "stop": request.stop_sequences or None,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "top_k": request.top_k,
+    }
+
+
 def _system(request: CountTokensRequest) -> Iterator[Message]:
     said = request.system
     text = said if isinstance(said, str) else "\n".join(block.text for block in said or ())
@@ -82,18 +92,34 @@ def _system(request: CountTokensRequest) -> Iterator[Message]:
 
 def _messages(turns: Sequence[Turn]) -> Iterator[Message]:
     """Turns of one role that follow each other are one, as they are for Anthropic."""
-    for role, group in groupby(turns, key=lambda turn: turn.role):
+    for answered, group in groupby(turns, key=lambda turn: turn.role == "assistant"):
+        if answered:
+            yield _answer([block for turn in group for block in turn.blocks])
+        else:
+            yield from _told([*group])
+
+
+def _told(turns: Sequence[Turn]) -> Iterator[Message]:
+    """Say what comes before an answer: the results of calls first, and the user's words last.
+
+    Claude Code sends system turns after a question; models answer what is said last.
+    """
+    for turn in turns:
+        yield from _results(turn.blocks)
+    said = [[*group] for _, group in groupby(turns, key=lambda turn: turn.role)]
+    if said[-1][0].role == "system":
+        said[-2:] = reversed(said[-2:])
+    for group in said:
         blocks = [block for turn in group for block in turn.blocks]
-        if role == "assistant":
-            yield _answer(blocks)
-            continue
-        for block in blocks:
-            if isinstance(block, ToolResultBlock):
-                content = _content(block.content, error=bool(block.is_error))
-                yield Message(role="tool", tool_call_id=block.tool_use_id, content=content)
-        speaker = "system" if role == "system" else "user"
-        if said := [block for block in blocks if isinstance(block, TextBlock | ImageBlock)]:
-            yield Message(role=speaker, content=_content(said))
+        if words := [block for block in blocks if isinstance(block, TextBlock | ImageBlock)]:
+            yield Message(role=group[0].role, content=_content(words))
+
+
+def _results(blocks: Sequence[Block]) -> Iterator[Message]:
+    for block in blocks:
+        if isinstance(block, ToolResultBlock):
+            content = _content(block.content, error=bool(block.is_error))
+            yield Message(role="tool", tool_call_id=block.tool_use_id, content=content)
 
 
 def _answer(blocks: Sequence[Block]) -> Message:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from galley.core.errors import BadRequestError
+from galley.dialects.prompts import join_prompts
 from galley.schemas.chat import (
     ChatRequest,
     Content,
@@ -55,7 +56,7 @@ def chat_request(request: ResponsesRequest, items: Sequence[SaidItem]) -> ChatRe
     try:
         return ChatRequest(
             model=request.model,
-            messages=[*_instructions(request), *_messages(items)],
+            messages=[*join_prompts([*_instructions(request), *_messages(items)])],
             stream=request.stream,
             max_completion_tokens=request.max_output_tokens,
             temperature=request.temperature,

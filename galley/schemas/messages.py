@@ -105,6 +105,7 @@ class Turn(Request):
 
     role: Literal["user", "assistant", "system"]
     content: str | Annotated[list[Block], Field(max_length=128)]
+    clear_at: Inert = None
 
     @model_validator(mode="after")
     def _fits_its_role(self) -> Self:
@@ -177,6 +178,7 @@ class OutputFormat(Request):
 class OutputConfig(Request):
     format: OutputFormat | None = None
     effort: Inert = None
+    task_budget: Inert = None
 
 
 class CountTokensRequest(Request):
@@ -235,6 +237,7 @@ class MessagesRequest(CountTokensRequest):
     inference_geo: Inert = None
     metadata: Inert = None
     service_tier: Inert = None
+    thread: dict[str, Any] | None = Field(default=None, description="Not supported; null only.")
 
 
 class TextReply(Reply):

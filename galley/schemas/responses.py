@@ -137,6 +137,7 @@ class ResponsesRequest(Request):
     moderation: None = Field(default=None, description="Not supported; null only.")
     prompt: None = Field(default=None, description="Not supported; null only.")
     access_programs: Inert = None
+    client_metadata: Inert = None  # Codex's
     context_management: Inert = None
     image: Inert = None
     max_tool_calls: Inert = None

@@ -121,6 +121,33 @@ def test_a_forced_call_and_its_result_go_back_as_they_are(
     assert answer.stop_reason in {"end_turn", "max_tokens", "tool_use"}
 
 
+def test_the_tool_runner_calls_the_tool_and_tells_what_it_returned(
+    sdk: anthropic.Anthropic,
+) -> None:
+    asked_of: list[str] = []
+
+    @anthropic.beta_tool
+    def get_weather(city: Literal["Paris", "Oslo"]) -> str:
+        """The weather of a city."""
+        asked_of.append(city)
+        return "17 degrees"
+
+    runner = sdk.beta.messages.tool_runner(
+        model="galley/chat",
+        messages=[{"role": "user", "content": "How warm is it in Paris?"}],
+        tools=[get_weather],
+        tool_choice={"type": "any"},
+        max_tokens=60,
+        max_iterations=2,
+        extra_body=GREEDY,
+    )
+    said = list(runner)
+
+    assert [message.content[0].type for message in said] == ["tool_use", "tool_use"]
+    assert asked_of
+    assert set(asked_of) <= {"Paris", "Oslo"}
+
+
 class Weather(BaseModel):
     """The weather of a city."""
 

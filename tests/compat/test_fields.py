@@ -1,15 +1,20 @@
 """Every answer and every piece of one has the fields of the SDKs' own types, and no others."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
 import openai
 import pytest
 from openai.types.chat import ChatCompletion
+from openai.types.responses import ResponseErrorEvent, ResponseFailedEvent
 
 from tests.compat.fields import complaints, given_names
-from tests.serving import LiveServer
+from tests.loopback import events, scripted_server
+from tests.routers.test_far_models import far
+from tests.serving import LiveServer, serving
 
 QUESTION: Any = [{"role": "user", "content": "What is FastAPI?"}]
 CITY = {"type": "string", "enum": ["Paris", "Oslo"]}
@@ -44,7 +49,12 @@ MESSAGES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(params=["live_server", "gateway"], ids=["embedded", "gateway"])
+ONE_WORKER = pytest.mark.xdist_group("gateway")  # it is two servers more
+
+
+@pytest.fixture(
+    params=["live_server", pytest.param("gateway", marks=ONE_WORKER)], ids=["embedded", "gateway"]
+)
 def server(request: pytest.FixtureRequest) -> LiveServer:
     return request.getfixturevalue(request.param)
 
@@ -148,6 +158,44 @@ def test_openais_errors_have_every_field_null_ones_included(server: LiveServer, 
         assert refused.json().keys() == {"error"}
         assert refused.json()["error"].keys() == {"message", "type", "param", "code"}
     assert stranger.json()["error"]["param"] is None
+
+
+@pytest.fixture
+def broken_off(tmp_path: Path) -> Iterator[LiveServer]:
+    """A server whose model breaks off after a word."""
+    begun = events('{"choices": [{"index": 0, "delta": {"content": "Hey"}}]}')
+    with scripted_server(begun) as upstream, serving(far(upstream.base_url, tmp_path)) as server:
+        server.until_ready()
+        yield server
+
+
+def last_events(server: LiveServer, path: str, **asked: Any) -> list[dict[str, Any]]:
+    answer = server.post(path, model="far", stream=True, **asked)
+    lines = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")]
+    return [json.loads(line) for line in lines]
+
+
+def test_an_error_in_a_stream_has_every_field_null_ones_included(broken_off: LiveServer) -> None:
+    *_, last = last_events(broken_off, "/v1/chat/completions", messages=QUESTION)
+
+    assert last.keys() == {"error"}
+    assert last["error"].keys() == {"message", "type", "param", "code"}
+
+
+def test_an_error_in_a_stream_of_events_is_one_of_the_sdks(broken_off: LiveServer) -> None:
+    *_, error, failed = last_events(broken_off, "/v1/responses", input="Hi", store=False)
+
+    assert list(complaints(ResponseErrorEvent.construct(**error))) == []
+    assert error["param"] is None
+    found = set(complaints(ResponseFailedEvent.construct(**failed)))
+    assert found == {"answer.response.store is unknown"}
+
+
+def test_openais_models_lack_no_field(gpt: openai.OpenAI) -> None:
+    listed = gpt.models.list()
+
+    # What else is known of a model is Galley's own: its kind, whether it is loaded, its license.
+    assert [said for said in complaints(listed.data) if said.endswith("missing")] == []
 
 
 def test_the_check_sees_what_is_unknown_and_what_is_missing() -> None:

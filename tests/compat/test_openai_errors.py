@@ -42,6 +42,14 @@ def test_an_unknown_model_is_not_found(live_server: LiveServer) -> None:
         ask(client, model="gpt-9")
 
 
+def test_a_call_that_nothing_here_answers_is_refused_by_its_name(live_server: LiveServer) -> None:
+    with sdk(live_server, live_server.key) as client:
+        with pytest.raises(openai.NotFoundError, match="no POST /v1/moderations here"):
+            client.moderations.create(input="Hello")
+        with pytest.raises(openai.APIStatusError, match="no POST /v1/responses/input_tokens"):
+            client.responses.input_tokens.count(model="galley/chat", input="Hello")
+
+
 def test_an_exhausted_budget_is_a_rate_limit_error_that_is_not_tried_again(
     live_server: LiveServer,
 ) -> None:

@@ -53,6 +53,28 @@ def test_a_system_prompt_between_the_turns_stays_there() -> None:
     assert said(QUESTION, rule, QUESTION) == [QUESTION, rule, QUESTION]
 
 
+def test_a_system_prompt_after_a_question_comes_before_it() -> None:
+    rule = {"role": "system", "content": "Answer in French."}
+    answer = {"role": "assistant", "content": "Beau."}
+
+    told = said(QUESTION, rule, answer, QUESTION, rule, system="Be brief.")
+
+    assert [m["content"] for m in told] == [
+        "Be brief.\nAnswer in French.", QUESTION["content"], "Beau.",
+        "Answer in French.", QUESTION["content"],
+    ]  # fmt: skip
+
+
+def test_a_system_prompt_after_a_result_comes_after_it_and_before_words() -> None:
+    rule = {"role": "system", "content": "Go on."}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": "17"}
+    called = {"role": "assistant", "content": [CALL]}
+
+    told = said(QUESTION, called, user(result, text("And?")), rule, tools=[TOOL])
+
+    assert [m["role"] for m in told] == ["user", "assistant", "tool", "system", "user"]
+
+
 @pytest.mark.parametrize("system", [None, "", []])
 def test_no_system_prompt_is_no_message(system: Any) -> None:
     assert said(QUESTION, system=system) == [QUESTION]
@@ -182,3 +204,10 @@ def test_more_results_than_a_conversation_may_have_are_refused() -> None:
 
     with pytest.raises(BadRequestError, match="at most 2048"):
         said(*[user(*results)] * 17)
+
+
+def test_a_conversation_that_is_to_be_kept_is_refused_in_the_words_that_the_sdk_knows() -> None:
+    with pytest.raises(BadRequestError, match="send all messages") as refused:
+        asked(thread={"type": "create"})
+
+    assert refused.value.code == "thread_unsupported_request"

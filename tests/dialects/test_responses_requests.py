@@ -91,11 +91,31 @@ def test_words_and_calls_that_follow_each_other_are_one_answer() -> None:
     assert (second["tool_call_id"], more) == ("c2", QUESTION)
 
 
-@pytest.mark.parametrize("role", ["user", "system", "developer"])
-def test_words_of_every_role_stay_where_they_are(role: str) -> None:
+@pytest.mark.parametrize(
+    ("role", "told_as"), [("user", "user"), ("system", "system"), ("developer", "system")]
+)
+def test_words_of_every_role_stay_where_they_are(role: str, told_as: str) -> None:
     told = said(QUESTION, message(role, words("a"), words("b")))
 
-    assert told == [QUESTION, {"role": role, "content": "a\nb"}]
+    assert told == [QUESTION, {"role": told_as, "content": "a\nb"}]
+
+
+def test_instructions_and_what_developers_add_are_one_system_prompt() -> None:
+    first, second = message("developer", words("a")), message("developer", words("b"))
+
+    told = said(first, second, QUESTION, instructions="Be brief.")
+
+    assert told == [{"role": "system", "content": "Be brief.\na\nb"}, QUESTION]
+
+
+def test_a_developers_picture_is_a_message_of_its_own() -> None:
+    shown = message("developer", PICTURE)
+
+    first, second = said(message("developer", words("a")), shown)
+
+    assert first == {"role": "system", "content": "a"}
+    assert second["role"] == "developer"
+    assert [part["type"] for part in second["content"]] == ["image_url"]
 
 
 def test_what_was_refused_is_what_was_answered() -> None:

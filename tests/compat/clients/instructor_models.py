@@ -6,7 +6,7 @@ import instructor
 from connected import client
 from instructor.processing.multimodal import Image
 from openai import NotFoundError
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from report import ANIMAL, CAT, CHAT, QUESTION, WEATHER, refused, report
 
 by_schema = instructor.from_openai(client.client, mode=instructor.Mode.JSON_SCHEMA)
@@ -17,6 +17,12 @@ class Place(BaseModel):
     """Where it is."""
 
     city: Literal["Paris", "Oslo"]
+
+
+class Said(BaseModel):
+    """What is answered."""
+
+    text: str = Field(max_length=160)
 
 
 class Animal(BaseModel):
@@ -32,6 +38,15 @@ def turn(content: Any) -> list[dict[str, Any]]:
 def chat() -> Any:
     answer = client.create(**ASKED, response_model=None, messages=turn(QUESTION))
     return {"text": answer.choices[0].message.content, "tokens": answer.usage.completion_tokens}
+
+
+def stream() -> Any:
+    pieces: list[str] = []
+    for said in by_schema.create_partial(
+        **ASKED | {"max_tokens": 100}, response_model=Said, messages=turn(QUESTION)
+    ):
+        pieces.append((said.text or "").removeprefix("".join(pieces)))
+    return [piece for piece in pieces if piece]
 
 
 def tools() -> Any:
@@ -62,4 +77,4 @@ def error() -> Any:
         return refused(refusal)
 
 
-report(chat=chat, tools=tools, structured=structured, image=image, error=error)
+report(chat=chat, stream=stream, tools=tools, structured=structured, image=image, error=error)
