@@ -31,6 +31,7 @@ from galley.routers import (
     openapi,
     prices,
     requests,
+    rerank,
     responses,
     routing,
     usage,
@@ -47,6 +48,7 @@ ENDPOINTS = (
     *messages.ENDPOINTS,
     *responses.ENDPOINTS,
     *embeddings.ENDPOINTS,
+    *rerank.ENDPOINTS,
     *classify.ENDPOINTS,
 )
 
@@ -129,7 +131,10 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
         headers["Allow"] = ", ".join(_allowed(request)) or headers["Allow"]
     dialect = dialect_of(path, request.scope["headers"])
     if found.status_code == 405:
-        failure: GalleyError = BadRequestError(found.detail, code="method_not_allowed")
+        shown, can = path[:_SHOWN_PATH], headers.get("Allow", "nothing")
+        failure: GalleyError = BadRequestError(
+            f"There is no {request.method} {shown} here, only {can}.", code="method_not_allowed"
+        )
     elif found.status_code != 404:
         failure = BadRequestError(found.detail, code="invalid_request")
     else:

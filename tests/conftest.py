@@ -6,24 +6,49 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from _pytest.nodeid import coerce_node_id
 from filelock import FileLock
 
 from galley.core.catalogue import EMBEDDED_MODELS
 from galley.services.sources import fetch_all
 from tests.serving import LiveServer, make_settings, serving
 
+pytest_plugins = ["tests.databases", "tests.redis_server"]
+
 CACHE = Path(__file__).parent.parent / ".cache"
 
-# The same examples on every run. To search on: pytest --hypothesis-profile=thorough
-hypothesis.settings.register_profile(
-    "repeatable", derandomize=True, deadline=None, max_examples=50, database=None
-)
+# The same examples on every run, and more of them in `make test-all`.
+# To search on: pytest --hypothesis-profile=thorough
+for name, examples in {"quick": 25, "repeatable": 100}.items():
+    hypothesis.settings.register_profile(
+        name, derandomize=True, deadline=None, max_examples=examples, database=None
+    )
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2_000)
-hypothesis.settings.load_profile("repeatable")
+hypothesis.settings.load_profile("quick")
 
 
 # A job that a script runs in the background ignores Ctrl-C, and so would every program we start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep those who share something of their file on one worker; else each makes its own."""
+    if not hasattr(config, "workerinput"):  # no worker of pytest-xdist
+        return
+    for item in items:
+        if group := _group(item):
+            # pytest-xdist 3.8 writes the group where pytest 9.2 no longer looks for it.
+            item._id = coerce_node_id(f"{item.nodeid}@{group}")
+
+
+def _group(item: pytest.Item) -> str | None:
+    assert isinstance(item, pytest.Function)
+    if marked := item.get_closest_marker("xdist_group"):
+        return marked.args[0]
+    definitions = item._fixtureinfo.name2fixturedefs.values()
+    shares = any(found[-1].scope == "module" for found in definitions)
+    return item.path.stem if shares else None
 
 
 @pytest.fixture

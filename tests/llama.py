@@ -14,6 +14,26 @@ SECRET = "a-secret-of-its-own"
 
 
 @contextmanager
+def raw_reranker(models_dir: Path) -> Generator[str]:
+    """Run one that reranks; else as `raw_llama_server`."""
+    name = "smollm2-135m-instruct"
+    weights = fetch(name, EMBEDDED_MODELS[name], models_dir)
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.llama_reranker", str(weights), SECRET],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip() + "/v1"
+        finally:
+            process.stdin.close()
+
+
+@contextmanager
 def raw_llama_server(models_dir: Path) -> Generator[str]:
     """Run it until the block ends; gives the base URL of its API, which `SECRET` opens."""
     name = "smollm2-135m-instruct"

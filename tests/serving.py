@@ -26,6 +26,7 @@ from galley.db.tables import Tier, id_bytes
 from galley.db.users import create_user
 from galley.main import create_app
 from galley.routers.protocol import make_protocol
+from tests.sqlite_file import put_sqlite
 
 LOADING_S = 60.0  # the longest that the embedded models may take
 
@@ -120,6 +121,7 @@ def make_settings(data_dir: Path, models_dir: Path, **changes: Any) -> Settings:
 @contextmanager
 def serving(settings: Settings) -> Generator[LiveServer]:
     """Run a server on a free port, in a thread with an event loop of its own."""
+    put_sqlite(settings.database_url.get_secret_value())
     app = create_app(settings)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -1,7 +1,10 @@
 """Two apps in one process share nothing but the files of their models."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -80,3 +83,23 @@ def test_closing_one_leaves_the_other_at_work(models_dir: Path, tmp_path: Path) 
         first.until_ready()
 
         assert first.post("/v1/embeddings", **EMBED).status_code == 200
+
+
+def test_a_closed_app_is_freed_with_all_that_it_held(models_dir: Path, tmp_path: Path) -> None:
+    mini = {name: EMBEDDED_MODELS[name] for name in ("all-minilm-l6-v2",)}
+    settings = make_settings(tmp_path, models_dir, models=mini, embedded_models=False)
+
+    def run() -> list[weakref.ref[Any]]:
+        with serving(settings) as server:
+            server.until_ready()
+            assert server.post("/v1/embeddings", **EMBED).status_code == 200
+            for page in ("/docs", "/redoc", "/openapi.json", "/v1/models", "/nowhere"):
+                server.client.get(page)
+            models = server.app.state.runtime.models
+            engine = models.find("galley/embeddings").engine
+            return [weakref.ref(each) for each in (server.app, models, engine)]
+
+    held = run()
+    gc.collect()
+
+    assert [each() for each in held] == [None, None, None]

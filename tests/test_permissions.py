@@ -72,6 +72,7 @@ FAMILIES = {
     "/v1/keys": "keys",
     "/v1/messages": "chat",
     "/v1/requests": "usage",
+    "/v1/rerank": "embeddings",
     "/v1/responses": "chat",
     "/v1/usage": "usage",
     "/usage": "usage",

@@ -1,10 +1,12 @@
 """A model's server on loopback that answers well, or as it is told to (`upstream_faults`).
 
-It speaks OpenAI's chat completions, completions and embeddings, and Anthropic's messages.
+It speaks OpenAI's chat completions, completions and embeddings, reranking, and Anthropic's
+messages.
 """
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
@@ -37,6 +39,7 @@ class Call:
         """Send bytes as they are."""
         self.writer.write(data)
         await self.writer.drain()
+        await asyncio.sleep(0)  # over TLS, nobody tells otherwise that the client is gone
 
     async def chunk(self, data: bytes) -> None:
         """Send one chunk of a stream."""
@@ -86,6 +89,7 @@ class Upstream:
     behaviour: Behaviour
     behaviours: dict[str, Behaviour] = field(default_factory=dict[str, Behaviour])
     calls: list[Call] = field(default_factory=list[Call])
+    tls: ssl.SSLContext | None = None
     port: int = 0
     connections: int = 0
     """How many were ever made."""
@@ -97,7 +101,7 @@ class Upstream:
     @property
     def url(self) -> str:
         """The base URL of its API."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/v1"
 
     def close_port(self) -> None:
         """Refuse connections from now on, and cut those there are."""
@@ -108,7 +112,7 @@ class Upstream:
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(5)
 
     async def _open(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:
@@ -140,9 +144,11 @@ class Upstream:
 
 
 @contextmanager
-def misbehaving(behaviour: Behaviour | None = None) -> Generator[Upstream]:
+def misbehaving(
+    behaviour: Behaviour | None = None, *, tls: ssl.SSLContext | None = None
+) -> Generator[Upstream]:
     """Run the server, in a thread of its own."""
-    server = Upstream(behaviour or well)
+    server = Upstream(behaviour or well, tls=tls)
     thread = threading.Thread(target=server._loop.run_forever, name="upstream")
     thread.start()
     try:
@@ -216,6 +222,11 @@ async def well(call: Call) -> None:
         given = call.body["input"]
         data = [{"index": i, "embedding": [3.0, 4.0 + i]} for i in range(len(given))]
         await call.whole(200, {"data": data, "usage": {"prompt_tokens": PROMPT_TOKENS}})
+    elif call.path.endswith("/rerank"):
+        places = range(len(call.body["documents"]))
+        results = [{"index": place, "relevance_score": place - 1.5} for place in places]
+        usage = {"prompt_tokens": PROMPT_TOKENS, "total_tokens": PROMPT_TOKENS}
+        await call.whole(200, {"model": "theirs", "results": results, "usage": usage})
     else:
         await call.begin()
         await call.events(*call.good())

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.markup import escape
@@ -13,7 +13,9 @@ from galley.cli.configuration import DataDirOption, read_settings
 from galley.cli.console import ExitCode, JsonOption, err, fail, make_table, out, print_json
 from galley.cli.downloads import fetch_one
 from galley.core.catalogue import EMBEDDED_MODELS
-from galley.engines.onnx_embedder import open_embedder
+from galley.core.settings import Settings
+from galley.engines.base import Embedder
+from galley.runtime.engines import engine_opener
 from galley.services.cache_eval import (
     THRESHOLDS,
     Judged,
@@ -25,7 +27,6 @@ from galley.services.cache_eval import (
     read_pairs,
 )
 from galley.services.caching import THRESHOLD
-from galley.services.sources import find
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="See how well answers are found again."
@@ -53,8 +54,9 @@ def evaluate(
     with the embedded model; no server is asked.
     """
     pairs = _read(file)
-    folder = _model_folder(read_settings(data_dir=data_dir).models_dir)
-    judged = asyncio.run(_judge(pairs, folder))
+    settings = read_settings(data_dir=data_dir)
+    fetch_one(_MODEL, EMBEDDED_MODELS[_MODEL], settings.models_dir)
+    judged = asyncio.run(_judge(pairs, settings))
     if as_json:
         print_json(_report(judged))
     else:
@@ -72,18 +74,10 @@ def _read(file: Path) -> list[Pair]:
     return pairs
 
 
-def _model_folder(models_dir: Path) -> Path:
-    model = EMBEDDED_MODELS[_MODEL]
-    fetch_one(_MODEL, model, models_dir)
-    folder = find(_MODEL, model, models_dir)
-    if folder is None:
-        fail(f"{_MODEL} is not in {models_dir}.")
-    return folder
-
-
-async def _judge(pairs: list[Pair], folder: Path) -> list[Judged]:
+async def _judge(pairs: list[Pair], settings: Settings) -> list[Judged]:
     columns = ("Pairs", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    embedder = await asyncio.to_thread(open_embedder, folder, 0)
+    engine = await engine_opener(settings)(_MODEL, EMBEDDED_MODELS[_MODEL])
+    embedder = cast("Embedder", engine)
     try:
         with Progress(*columns, console=err, transient=True) as progress:
             task = progress.add_task("pairs", total=len(pairs))

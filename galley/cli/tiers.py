@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from galley.cli.connection import KeyOption, ServerOption, connected
-from galley.cli.console import ExitCode, JsonOption, fail, make_table, out, print_json
+from galley.cli.console import ExitCode, JsonOption, fail, make_table, out, print_json, warn
 from galley.cli.limits import LimitsOption, changed, shown
 from galley.client import Client
 
@@ -76,6 +76,7 @@ def set_tier(
 
     galley tiers set free --limit requests_per_minute=30 --limit cost_per_day=0.50
     """
+    limits_of = [_of_model(text) for text in model_limit or []]
     with connected(server, key) as client:
         known = _tiers(client).get(name, {})
         body = {part: known[part] for part in ("scopes", "models", "model_limits") if part in known}
@@ -84,10 +85,13 @@ def set_tier(
         if model:
             body["models"] = None if model == ["all"] else model
         body["limits"] = changed(known.get("limits", {}), limit or [])
-        for model_name, text in map(_of_model, model_limit or []):
+        for model_name, text in limits_of:
             of_models = body.setdefault("model_limits", {})
             of_models[model_name] = changed(of_models.get(model_name, {}), [text])
         tier = json.loads(client.request("PUT", _path(name), body))
+        unknown = _unknown(client, [*(model or []), *(text[0] for text in limits_of)])
+    for model_name in unknown:
+        warn(f"No model or route is called {model_name}: nothing comes of it yet.")
     if as_json:
         print_json(tier)
     else:
@@ -117,6 +121,13 @@ def _of_model(text: str) -> tuple[str, str]:
     if not colon or not model:
         fail(f"--model-limit {text}: it is MODEL:NAME=VALUE.", ExitCode.USAGE)
     return model, limit
+
+
+def _unknown(client: Client, names: list[str]) -> list[str]:
+    """Pick out what is no model; a route's name that ends with * is in no list of models."""
+    asked = [name for name in names if name != "all" and not name.endswith("*")]
+    known = {model.id for model in client.models()} if asked else set[str]()
+    return [name for name in dict.fromkeys(asked) if name not in known]
 
 
 def _models(tier: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from galley.schemas.account import Health, ModelReply
 from galley.schemas.chat import ChatCompletion, ChatCompletionChunk
 from galley.schemas.classify import ClassifyBatchReply, ClassifyReply, ModelInfo
 from galley.schemas.completions import Completion
+from galley.schemas.rerank import RerankReply
 from galley.schemas.usage import UsageSummary
 
 T = TypeVar("T")
@@ -67,6 +68,16 @@ class AsyncClient:
         dimensions: int | None = None,
     ) -> list[list[float]]:
         return await self._send(calls.embed(texts, model, dimensions))
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        model: str = "galley/rerank",
+        top_n: int | None = None,
+    ) -> RerankReply:
+        return await self._send(calls.rerank(query, documents, model, top_n))
 
     async def classify(self, image: Image) -> ClassifyReply:
         return await self._send(await anyio.to_thread.run_sync(calls.classify, image))

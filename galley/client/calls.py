@@ -22,6 +22,7 @@ from galley.schemas.chat import ChatCompletion, ChatCompletionChunk, Message, Si
 from galley.schemas.classify import ClassifyBatchReply, ClassifyReply, ModelInfo
 from galley.schemas.completions import Completion
 from galley.schemas.embeddings import EmbeddingReply
+from galley.schemas.rerank import RerankReply
 from galley.schemas.usage import UsageSummary
 
 T = TypeVar("T")
@@ -170,6 +171,16 @@ def embed(
     if dimensions is not None:
         body["dimensions"] = dimensions
     return Call("POST", "/v1/embeddings", _vectors, orjson.dumps(body))
+
+
+def rerank(
+    query: str, documents: Sequence[str], model: str, top_n: int | None
+) -> Call[RerankReply]:
+    """The documents' places and scores, the most relevant first."""
+    body: dict[str, Any] = {"model": model, "query": query, "documents": documents}
+    if top_n is not None:
+        body["top_n"] = top_n
+    return _post("/v1/rerank", RerankReply, body)
 
 
 def classify(image: Image) -> Call[ClassifyReply]:

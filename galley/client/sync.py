@@ -22,6 +22,7 @@ from galley.schemas.account import Health, ModelReply
 from galley.schemas.chat import ChatCompletion, ChatCompletionChunk
 from galley.schemas.classify import ClassifyBatchReply, ClassifyReply, ModelInfo
 from galley.schemas.completions import Completion
+from galley.schemas.rerank import RerankReply
 from galley.schemas.usage import UsageSummary
 
 T = TypeVar("T")
@@ -76,6 +77,17 @@ class Client:
     ) -> list[list[float]]:
         """One vector of L2 norm 1 per text, in order."""
         return self._send(calls.embed(texts, model, dimensions))
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        model: str = "galley/rerank",
+        top_n: int | None = None,
+    ) -> RerankReply:
+        """Put documents in order of how relevant they are to `query`, the best first."""
+        return self._send(calls.rerank(query, documents, model, top_n))
 
     def classify(self, image: Image) -> ClassifyReply:
         """Name the five likeliest labels of a picture, best first."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from galley.core.limits import Rule
+from galley.core.limits import Counter, Rule
 
 SCOPES = ("chat", "embeddings", "classify", "usage", "keys")
 """What a user may be allowed to do, one per family of routes."""
@@ -25,6 +25,7 @@ class Caller:
         scopes: what they may do here and now: the owner's, less what the key leaves out.
         models: the models they may use; None is all.
         rules: their limits on everything, and `model_rules` those on one model.
+        own: what counts against a limit of their own, and not their tier's.
     """
 
     user_id: str
@@ -34,6 +35,7 @@ class Caller:
     models: frozenset[str] | None = None
     rules: tuple[Rule, ...] = ()
     model_rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict[str, tuple[Rule, ...]])
+    own: frozenset[Counter] = frozenset()
 
     def may_use(self, model: str) -> bool:
         """Tell whether `model` is among those that their tier has."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import platformdirs
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -21,7 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from galley.core.catalogue import EMBEDDED_MODELS, ModelSettings, RouteSettings
+from galley.core.catalogue import EMBEDDED_MODELS, Kind, ModelSettings, RouteSettings
 from galley.core.issuers import IssuerSettings
 
 PREFIX = "GALLEY_"
@@ -203,7 +203,7 @@ class Settings(BaseSettings):
     def _models_fit_together(self) -> Self:
         for name in self.models:
             check_model_name(name)
-        for kind in ("chat", "embeddings", "classify"):
+        for kind in get_args(Kind):
             named = [n for n, m in self.models.items() if m.kind == kind and m.default]
             if len(named) > 1:
                 raise ValueError(f"{' and '.join(named)} are both the default {kind} model")

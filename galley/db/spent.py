@@ -19,7 +19,7 @@ _SUMS: Mapping[Metric, ColumnElement[int]] = {
     "texts": UsageHourly.units + 0,
     "cost": UsageHourly.cost + 0,
 }
-_TEXTS = "embeddings"  # its units are texts; everywhere else they are pictures
+_TEXTS = ("embeddings", "rerank")  # their units are texts; everywhere else they are pictures
 
 
 async def spent(session: AsyncSession, counter: Counter, since: datetime) -> int:
@@ -37,9 +37,9 @@ async def spent(session: AsyncSession, counter: Counter, since: datetime) -> int
         UsageHourly.user_id == user, UsageHourly.hour >= since
     )
     if counter.metric == "texts":
-        query = query.where(UsageHourly.endpoint == _TEXTS)
+        query = query.where(UsageHourly.endpoint.in_(_TEXTS))
     elif counter.metric == "images":
-        query = query.where(UsageHourly.endpoint != _TEXTS)
+        query = query.where(UsageHourly.endpoint.not_in(_TEXTS))
     if kind:
         column = UsageHourly.key_id if kind == "key" else UsageHourly.served_model
         query = query.where(column == name)
@@ -75,7 +75,7 @@ def used(row: ApiRequest | Record) -> Mapping[Metric, int]:
     """What a settled request takes of its owner's limits: nothing, if it was refused."""
     if row.state not in _USED:
         return {}
-    units: Metric = "texts" if row.endpoint == _TEXTS else "images"
+    units: Metric = "texts" if row.endpoint in _TEXTS else "images"
     tokens = row.prompt_tokens + row.completion_tokens
     return {"requests": 1, "tokens": tokens, units: row.units, "cost": row.cost}
 

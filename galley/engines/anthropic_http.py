@@ -1,12 +1,13 @@
 """Any server that speaks Anthropic's Messages API, always streaming."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 
 from galley.core.errors import BadRequestError
 from galley.engines.anthropic_bodies import messages_body, prompt_body, refuse_unknown
 from galley.engines.anthropic_events import MessageReader
 from galley.engines.bounds import likely_prompt_tokens, most_prompt_tokens
+from galley.engines.http_answers import read_pieces
 from galley.engines.http_errors import broken_off
 from galley.engines.http_patience import ENDLESS, Patience
 from galley.engines.http_upstream import Upstream
@@ -71,25 +72,30 @@ class AnthropicHttpEngine:
 
     async def stream(
         self, request: ChatRequest | CompletionRequest, *, choice: int = 0, cache_salt: str = ""
-    ) -> AsyncGenerator[Delta]:
+    ) -> AsyncGenerator[list[Delta]]:
         conversation = _conversation(request)
         body = messages_body(conversation) | {"model": self._model}
         reader = MessageReader(choice, likely_prompt_tokens(conversation, choice))
-        exchange, finished = self._upstream.exchange(), False
+        exchange = self._upstream.exchange()
+
+        def read(data: bytes) -> Sequence[Delta]:
+            event = self._upstream.read_object(data)
+            if event.get("type") == "message_stop":
+                exchange.ended = True
+                return ()
+            delta = self._read(reader, event)
+            return () if delta is None else (delta,)
+
         async with aclosing(self._upstream.stream("/messages", body, exchange)) as batches:
-            async for batch in batches:
-                for data in batch:
-                    event = self._upstream.read_object(data)
-                    if event.get("type") == "message_stop":
-                        exchange.ended = True
-                        break
-                    if (delta := self._read(reader, event)) is not None:
-                        exchange.begun = exchange.begun or delta.tokens > 0
-                        finished = finished or delta.finish_reason is not None
-                        yield delta
+            async for events in batches:
+                pieces, error = read_pieces(events, read, exchange)
+                if pieces:
+                    yield pieces
+                if error is not None:
+                    raise error
                 if exchange.ended:
                     break
-        if not finished:
+        if not exchange.finished:
             failure = self._upstream.faults.failure
             raise failure("it said nothing") if exchange.ended else broken_off()
 

@@ -64,8 +64,10 @@ class ChatEngine(Engine, Protocol):
 
     def stream(
         self, request: ChatRequest | CompletionRequest, *, choice: int = 0, cache_salt: str = ""
-    ) -> AsyncGenerator[Delta]:
-        """Make one answer. Closing the generator stops the work.
+    ) -> AsyncGenerator[list[Delta]]:
+        """Make one answer, in pieces; what came at once comes together.
+
+        Closing the generator stops the work.
 
         Args:
             choice: which of the request's answers this is, from 0; it becomes `Delta.index`,
@@ -121,6 +123,37 @@ class Embedder(Engine, Protocol):
                 (`param="input"`).
 
         Source: Reimers & Gurevych 2019, Sentence-BERT, section 3 (mean pooling).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """`scores` has documents by their place and their relevance, the most relevant first."""
+
+    scores: Sequence[tuple[int, float]]
+    tokens: int
+
+
+class Reranker(Engine, Protocol):
+    """Says how relevant documents are to a question."""
+
+    max_tokens: int
+    """The longest question and document that it reads together, in tokens."""
+
+    async def rerank(
+        self, query: str, documents: Sequence[str], *, top_n: int, begun: Begun | None = None
+    ) -> Ranked:
+        """Return the `top_n` most relevant documents.
+
+        Args:
+            documents: 1 to 1000 non-empty texts.
+            top_n: 1 to the number of documents.
+            begun: where to note how far the model got, however the call ends.
+        Raises:
+            BadRequestError: a document is longer than `max_tokens`.
+
+        Source: Nogueira & Cho 2019, Passage Re-ranking with BERT, section 3.
         """
         ...
 

@@ -41,8 +41,10 @@ def likely_tokens(text: str) -> int:
 
 def _size(message: Message) -> int:
     """What the template is given of a message: bytes, and tokens for images."""
+    calls, content = message.tool_calls or (), message.content
+    if isinstance(content, str) and content and not (calls or message.name or message.tool_call_id):
+        return len(content.encode())  # most are as simple
     texts = [message.text, message.name or "", message.tool_call_id or ""]
-    calls = message.tool_calls or ()
     for call in calls:
         texts += call.id, call.function.name, call.function.arguments
     size = sum(len(text.encode()) for text in texts) + CALL_TOKENS * len(calls)

@@ -6,7 +6,6 @@ from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import Any
 
-import aiohttp
 import orjson
 import structlog
 
@@ -17,6 +16,7 @@ from galley.core.errors import (
     GalleyError,
     OverloadedError,
 )
+from galley.engines.http_client import NotHttpError, UnreachableError
 
 log = structlog.get_logger(__name__)
 
@@ -84,10 +84,11 @@ class Faults:
             return self.failure(str(error))
         return self.refusal(status, orjson.dumps({"error": error}))
 
-    def silence(self, error: aiohttp.ClientError | OSError) -> GalleyError:
+    def silence(self, error: OSError) -> GalleyError:
         """It is not there, took too long, broke off, or does not speak HTTP."""
-        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            log.warning("engine_unreachable", model=self._model, why=type(error).__name__)
+        if isinstance(error, UnreachableError):
+            why = type(error.__cause__ or error).__name__
+            log.warning("engine_unreachable", model=self._model, why=why)
             return OverloadedError(
                 "The model's server does not answer. Try again.",
                 code="engine_unavailable",
@@ -98,8 +99,8 @@ class Faults:
             return EngineTimeoutError(
                 "The model's server took too long. Try again.", code="engine_timeout"
             )
-        if isinstance(error, aiohttp.ClientResponseError):
-            return self.failure(f"it does not speak HTTP: {error.message}")
+        if isinstance(error, NotHttpError):
+            return self.failure(f"it does not speak HTTP: {error}")
         return broken_off()
 
     def _refused(self, answer: bytes) -> BadRequestError:

@@ -3,8 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from math import inf
-
-from aiohttp import SocketTimeoutError, StreamReader
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,39 +25,54 @@ ENDLESS = Patience()
 """Waits for as long as the request itself may take."""
 
 
+class Awaited(Protocol):
+    """What somebody waits for."""
+
+    def set_exception(self, error: Exception) -> None:
+        """Let whoever waits have `error`."""
+        ...
+
+
 class Exchange:
     """One request and its answer: how far it has come, and how long what is next may take.
 
-    Whoever reads the answer sets `begun` at its first token and `ended` at its last event.
+    Whoever reads the answer sets `begun` at its first token, `finished` when it has said why it
+    ends, and `ended` at its last event.
     """
 
-    __slots__ = ("_content", "_due", "_idle", "_loop", "_timer", "begun", "ended", "first_due")
+    __slots__ = (
+        "_awaited",
+        "_due",
+        "_idle",
+        "_loop",
+        "_timer",
+        "begun",
+        "ended",
+        "finished",
+        "first_due",
+    )
 
     def __init__(self, patience: Patience) -> None:
         self.begun = False
         self.ended = False
+        self.finished = False
         self._loop = asyncio.get_running_loop()
         self.first_due = self._loop.time() + patience.first_token
         self._idle = patience.idle
         self._due = inf
-        self._content: StreamReader | None = None
+        self._awaited: Awaited | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    async def more(self, content: StreamReader) -> bytes:
-        """Return what has come since the last call, or comes next; nothing at the end.
-
-        Raises:
-            SocketTimeoutError: what is due did not come in time.
-        """
+    def expect(self, awaited: Awaited) -> None:
+        """Begin to wait for what is next; a `TimeoutError` is set on it when that is late."""
+        self._awaited = awaited
         if self._due == inf:
-            self._content = content
             self._due = self._loop.time() + self._idle if self.begun else self.first_due
             if self._timer is None or self._due < self._timer.when():
                 self._set_timer()
-        return await content.readany()
 
     def rest(self) -> None:
-        """Something whole has come; until `more` is asked for, nothing is due."""
+        """Something whole has come; until more is expected, nothing is due."""
         self._due = inf
 
     def close(self) -> None:
@@ -76,5 +90,5 @@ class Exchange:
         self._timer = None
         if self._loop.time() < self._due:  # it was put off, or nobody waits
             self._set_timer()
-        elif self._content is not None:
-            self._content.set_exception(SocketTimeoutError("nothing came in time"))
+        elif self._awaited is not None:
+            self._awaited.set_exception(TimeoutError("nothing came in time"))

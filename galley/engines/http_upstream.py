@@ -7,44 +7,23 @@ import asyncio
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
-from contextvars import ContextVar
-from io import BytesIO
-from math import inf
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import orjson
 from yarl import URL
 
-from galley.engines.http_errors import Faults, broken_off
+from galley.engines.http_client import Answer, Client, UnreachableError
+from galley.engines.http_errors import Faults
 from galley.engines.http_events import EventReader
 from galley.engines.http_patience import ENDLESS, Exchange, Patience
+from galley.engines.http_pool import Pool
 from galley.engines.lookout import Lookout
 
 MOST_ANSWER_BYTES = 64 << 20
 MOST_REFUSAL_BYTES = 64 << 10
 END_S = 0.25  # for the end of a stream to follow its last event
-_LARGE_BODY = 1 << 20  # bytes; more than that aiohttp wants to send piece by piece
-_STALE = (
-    aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError,
-)  # fmt: skip
 _SHORTEST_SECRET = 6  # characters; a shorter value of a header is a word like any other
-
-_fresh: ContextVar[bool] = ContextVar("fresh")
-"""Whether the last request of this task was sent on a new connection."""
-
-
-class _TcpPool(aiohttp.TCPConnector):
-    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - aiohttp's
-        _fresh.set(True)
-        return await super()._create_connection(req, traces, timeout)
-
-
-class _UnixPool(aiohttp.UnixConnector):
-    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - aiohttp's
-        _fresh.set(True)
-        return await super()._create_connection(req, traces, timeout)
 
 
 class Upstream:
@@ -79,22 +58,14 @@ class Upstream:
         if not socket:
             hidden += [str(base), base.authority]
         self.faults = Faults(model, hidden)
-        self._base = str(base)
-        self._urls: dict[str, URL] = {}
-        self._session = aiohttp.ClientSession(
-            connector=_UnixPool(str(socket), limit=0) if socket else _TcpPool(limit=0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={
-                "accept-encoding": "identity",
-                "user-agent": "galley",
-                **{name.lower(): value for name, value in headers.items()},
-                "content-type": "application/json",
-                **key,
-            },
-            skip_auto_headers=("accept",),
-            timeout=aiohttp.ClientTimeout(total=None, connect=patience.connect),
-            auto_decompress=False,
-        )
+        sent = {
+            "accept-encoding": "identity",
+            "user-agent": "galley",
+            **{name.lower(): value for name, value in headers.items()},
+            "content-type": "application/json",
+            **key,
+        }
+        self._client = _open_client(base, sent, patience.connect, socket)
 
     @property
     def problem(self) -> str | None:
@@ -122,11 +93,11 @@ class Upstream:
             EngineTimeoutError: the first token or the next event did not come in time.
         """
         try:
-            response = await self._send(path, body, exchange)
+            answer = await self._send(path, body, exchange)
             try:
-                await self._check(response, exchange, "text/event-stream")
+                await self._check(answer, exchange, "text/event-stream")
                 reader, size = EventReader(), 0
-                while part := await exchange.more(response.content):
+                while part := await _more(answer, exchange):
                     size += len(part)
                     if events := self._read(reader, part, size):
                         exchange.rest()
@@ -135,8 +106,8 @@ class Upstream:
                     yield events
             finally:
                 exchange.close()
-                await _leave(response, exchange)
-        except (aiohttp.ClientError, OSError) as error:
+                await _leave(answer, exchange)
+        except OSError as error:
             raise self._silence(error) from error
 
     async def ask(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -155,19 +126,19 @@ class Upstream:
         self, path: str, body: Mapping[str, Any] | None, exchange: Exchange
     ) -> dict[str, Any]:
         try:
-            response = await self._send(path, body, exchange)
+            answer = await self._send(path, body, exchange)
             try:
-                await self._check(response, exchange)
+                await self._check(answer, exchange)
                 exchange.begun = True
-                answer = await _whole(response, exchange, MOST_ANSWER_BYTES)
+                data = await _whole(answer, exchange, MOST_ANSWER_BYTES)
             finally:
                 exchange.close()
-                response.close()
-        except (aiohttp.ClientError, OSError) as error:
+                answer.close()
+        except OSError as error:
             raise self._silence(error) from error
-        if len(answer) > MOST_ANSWER_BYTES:
+        if len(data) > MOST_ANSWER_BYTES:
             raise self.faults.failure("its answer has no end")
-        return self.read_object(answer)
+        return self.read_object(data)
 
     def read_object(self, data: bytes) -> dict[str, Any]:
         """Read a JSON object.
@@ -187,7 +158,7 @@ class Upstream:
         """Close every connection."""
         if self._lookout:
             await self._lookout.aclose()
-        await self._session.close()
+        await self._client.aclose()
 
     def _read(self, reader: EventReader, part: bytes, size: int) -> list[bytes]:
         if size > MOST_ANSWER_BYTES:
@@ -197,71 +168,61 @@ class Upstream:
         except ValueError as error:
             raise self.faults.failure(f"it sent {error}") from error
 
-    async def _check(
-        self, response: aiohttp.ClientResponse, exchange: Exchange, kind: str | None = None
-    ) -> None:
+    async def _check(self, answer: Answer, exchange: Exchange, kind: str | None = None) -> None:
         """Refuse any answer but a good one of `kind`."""
-        headers = response.headers
-        if response.status != 200:
-            answer = await _whole(response, exchange, MOST_REFUSAL_BYTES)
-            raise self.faults.refusal(response.status, answer, headers.get("retry-after"))
-        if headers.get("content-encoding", "identity") != "identity":
+        if answer.status != 200:
+            said = await _whole(answer, exchange, MOST_REFUSAL_BYTES)
+            raise self.faults.refusal(answer.status, said, answer.header("retry-after"))
+        if (answer.header("content-encoding") or "identity") != "identity":
             raise self.faults.failure("it sent an encoding that it was not asked for")
-        if kind is not None and not headers.get("content-type", "").lower().startswith(kind):
+        if kind is not None and not (answer.header("content-type") or "").lower().startswith(kind):
             raise self.faults.failure(f"it sent no {kind}")
 
-    async def _send(
-        self, path: str, body: Mapping[str, Any] | None, exchange: Exchange
-    ) -> aiohttp.ClientResponse:
-        data = b"" if body is None else orjson.dumps(body)
-        url, method = self._url(path), "GET" if body is None else "POST"
-        due = exchange.first_due
-        async with asyncio.timeout_at(due if due < inf else None):
-            while not self._session.closed:
-                _fresh.set(False)
-                sent = BytesIO(data) if len(data) > _LARGE_BODY else data or None
-                try:
-                    return await self._session.request(
-                        method, url, data=sent, allow_redirects=False
-                    )
-                except _STALE:
-                    # A connection that idled may be dead on reuse; nothing was answered on it.
-                    if _fresh.get() or self._session.closed:
-                        raise
-        raise broken_off()
+    async def _send(self, path: str, body: Mapping[str, Any] | None, exchange: Exchange) -> Answer:
+        data, method = (b"", "GET") if body is None else (orjson.dumps(body), "POST")
+        return await self._client.request(method, path, data, exchange)
 
-    def _url(self, path: str) -> URL:
-        if (url := self._urls.get(path)) is None:  # there are few, and parsing takes its time
-            url = self._urls[path] = URL(self._base + path)
-        return url
-
-    def _silence(self, error: aiohttp.ClientError | OSError) -> Exception:
-        unreached = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-        if self._lookout and isinstance(error, unreached):
+    def _silence(self, error: OSError) -> Exception:
+        if self._lookout and isinstance(error, UnreachableError):
             self._lookout.missed()
         return self.faults.silence(error)
 
 
-async def _whole(response: aiohttp.ClientResponse, exchange: Exchange, most: int) -> bytes:
+def _open_client(
+    base: URL, headers: Mapping[str, str], connect_s: float, socket: Path | None
+) -> Client:
+    if base.scheme == "https" and socket is None:
+        from galley.engines.http_tls import TlsClient  # aiohttp takes megabytes
+
+        return TlsClient(base, headers, connect_s=connect_s)
+    return Pool(base, headers, connect_s=connect_s, socket=socket)
+
+
+async def _more(answer: Answer, exchange: Exchange) -> bytes:
+    exchange.expect(answer)
+    return await answer.readany()
+
+
+async def _whole(answer: Answer, exchange: Exchange, most: int) -> bytes:
     """Read an answer to its end, or to where it is longer than `most`: all of it is due at once."""
     parts: list[bytes] = []
     size = 0
-    while size <= most and (part := await exchange.more(response.content)):
+    while size <= most and (part := await _more(answer, exchange)):
         parts.append(part)
         size += len(part)
     return b"".join(parts)
 
 
-async def _leave(response: aiohttp.ClientResponse, exchange: Exchange) -> None:
+async def _leave(answer: Answer, exchange: Exchange) -> None:
     """Hang up, unless the end that follows the last event comes: then the connection stays."""
     try:
-        if exchange.ended and not response.content.is_eof():
-            with suppress(aiohttp.ClientError, OSError):
+        if exchange.ended and not answer.is_eof():
+            with suppress(OSError):
                 async with asyncio.timeout(END_S):
-                    while await response.content.readany():
+                    while await answer.readany():
                         pass
     finally:
-        response.close()
+        answer.close()
 
 
 def _login(url: URL) -> dict[str, str]:

@@ -154,7 +154,7 @@ class LlamaEngine:
 
     async def stream(
         self, request: ChatRequest | CompletionRequest, *, choice: int = 0, cache_salt: str = ""
-    ) -> AsyncGenerator[Delta]:
+    ) -> AsyncGenerator[list[Delta]]:
         child = self._running()
         tools: list[Any] = []
         if isinstance(request, ChatRequest):
@@ -176,10 +176,10 @@ class LlamaEngine:
             async with aclosing(pieces):
                 while True:
                     with self._listening():
-                        piece = await anext(pieces, None)
-                    if piece is None:
+                        found = await anext(pieces, None)
+                    if found is None:
                         return
-                    yield piece
+                    yield found
 
     @contextmanager
     def _listening(self) -> Generator[None]:
@@ -266,9 +266,12 @@ class LlamaEngine:
                 log.error("engine_start_failed", model=self._name, error=str(error))
 
 
-async def _pieces(answer: AsyncGenerator[Delta], most_others: int) -> AsyncGenerator[Delta]:
+async def _pieces(
+    answer: AsyncGenerator[list[Delta]], most_others: int
+) -> AsyncGenerator[list[Delta]]:
     async with aclosing(answer):
-        async for delta in answer:
-            for token in delta.logprobs or ():
-                del token["top_logprobs"][most_others:]
-            yield delta
+        async for pieces in answer:
+            for delta in pieces:
+                for token in delta.logprobs or ():
+                    del token["top_logprobs"][most_others:]
+            yield pieces

@@ -1,12 +1,15 @@
 """Any server that speaks OpenAI's API."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from galley.core.errors import BadRequestError, EngineError
 from galley.engines.bounds import likely_prompt_tokens, likely_tokens, most_prompt_tokens
+from galley.engines.http_answers import read_pieces
 from galley.engines.http_errors import broken_off
 from galley.engines.http_patience import ENDLESS, Patience
 from galley.engines.http_upstream import Upstream
@@ -19,6 +22,7 @@ _SAMPLING = (
     "temperature", "top_p", "frequency_penalty", "presence_penalty", "logit_bias",
 )  # fmt: skip
 
+_MESSAGES = TypeAdapter(list[Message])
 _STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 
 
@@ -84,28 +88,30 @@ class OpenAIHttpEngine:
 
     async def stream(
         self, request: ChatRequest | CompletionRequest, *, choice: int = 0, cache_salt: str = ""
-    ) -> AsyncGenerator[Delta]:
+    ) -> AsyncGenerator[list[Delta]]:
         chat = isinstance(request, ChatRequest)
         body = chat_body(request, choice) if chat else completion_body(request, choice)
         body["model"] = self._model
         path = "/chat/completions" if chat else "/completions"
+        prompt = Usage(likely_prompt_tokens(request, choice))
         if not (self._always_stream or request.stream):
             # Nobody counts it for those who hang up before the answer is there.
-            yield Delta(index=choice, usage=Usage(likely_prompt_tokens(request, choice)))
-            for delta in await self._whole(path, body, request, choice):
-                yield delta
+            yield [Delta(index=choice, usage=prompt)]
+            yield await self._whole(path, body, prompt, choice)
             return
         counted = False
         async with aclosing(self.answer(path, body, choice)) as answer:
-            async for delta in answer:
-                if not (counted or delta.usage) and (delta.tokens or delta.finish_reason):
+            async for pieces in answer:
+                if not counted and (first := _first_counted(pieces)) is not None:
                     # The count comes last, if at all: who hangs up before has had the prompt
                     # read as well.
-                    delta.usage = Usage(prompt_tokens=likely_prompt_tokens(request, choice))
-                counted = counted or delta.usage is not None
-                yield delta
+                    first.usage = first.usage or prompt
+                    counted = True
+                yield pieces
 
-    async def answer(self, path: str, body: dict[str, Any], choice: int) -> AsyncGenerator[Delta]:
+    async def answer(
+        self, path: str, body: dict[str, Any], choice: int
+    ) -> AsyncGenerator[list[Delta]]:
         """Send `body`, streamed and with its usage, and yield the pieces of answer `choice`.
 
         Raises:
@@ -115,35 +121,35 @@ class OpenAIHttpEngine:
             EngineTimeoutError: the first token or the next event did not come in time.
         """
         exchange, calls = self._upstream.exchange(), CallNumbers()
-        body = body | _STREAMED
-        finished = False
-        async with aclosing(self._upstream.stream(path, body, exchange)) as batches:
-            async for batch in batches:
-                for data in batch:
-                    if data == b"[DONE]":
-                        exchange.ended = True
-                        break
-                    event = self._upstream.read_object(data)
-                    for delta in self._read(event, choice, calls):
-                        if delta.tokens:
-                            exchange.begun = True
-                        finished = finished or delta.finish_reason is not None
-                        yield delta
+
+        def read(data: bytes) -> Sequence[Delta]:
+            if data == b"[DONE]":
+                exchange.ended = True
+                return ()
+            return self._read(self._upstream.read_object(data), choice, calls)
+
+        async with aclosing(self._upstream.stream(path, body | _STREAMED, exchange)) as batches:
+            async for events in batches:
+                pieces, error = read_pieces(events, read, exchange)
+                if pieces:
+                    yield pieces
+                if error is not None:
+                    raise error
                 if exchange.ended:
                     break
-        if finished or (exchange.ended and exchange.begun):
+        if exchange.finished or (exchange.ended and exchange.begun):
             return
         raise self._upstream.faults.failure("it said nothing") if exchange.ended else broken_off()
 
     async def _whole(
-        self, path: str, body: dict[str, Any], request: ChatRequest | CompletionRequest, choice: int
+        self, path: str, body: dict[str, Any], prompt: Usage, choice: int
     ) -> list[Delta]:
         found = self._read(await self._upstream.whole(path, body), choice, CallNumbers())
         if not (found and found[-1].finish_reason):
             raise self._upstream.faults.failure("it said nothing")
         if found[-1].usage is None:
             made = likely_tokens("".join(delta.text + delta.reasoning for delta in found))
-            found[-1].usage = Usage(likely_prompt_tokens(request, choice), made)
+            found[-1].usage = Usage(prompt.prompt_tokens, made)
         return found
 
     async def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -168,6 +174,14 @@ class OpenAIHttpEngine:
             ) from error
 
 
+def _first_counted(pieces: list[Delta]) -> Delta | None:
+    """Return the first piece that has a count, or for which the prompt was read."""
+    for delta in pieces:
+        if delta.usage or delta.tokens or delta.finish_reason:
+            return delta
+    return None
+
+
 def bearer(api_key: str | None) -> dict[str, str]:
     """Write the header that opens a server of OpenAI's kind."""
     return {"authorization": f"Bearer {api_key}"} if api_key else {}
@@ -176,7 +190,7 @@ def bearer(api_key: str | None) -> dict[str, str]:
 def chat_body(request: ChatRequest, choice: int) -> dict[str, Any]:
     """Write a chat request for one answer."""
     body = _body(request, choice)
-    body["messages"] = [_message_body(message) for message in request.messages]
+    body["messages"] = _messages_body(request.messages)
     if request.top_k is not None:
         body["top_k"] = request.top_k
     if request.logprobs:
@@ -196,11 +210,12 @@ def chat_body(request: ChatRequest, choice: int) -> dict[str, Any]:
     return body
 
 
-def _message_body(message: Message) -> dict[str, Any]:
-    body = message.model_dump(exclude_none=True)
-    if not (message.content or message.tool_calls):
-        body["content"] = message.text
-    return body
+def _messages_body(messages: list[Message]) -> list[dict[str, Any]]:
+    bodies = _MESSAGES.dump_python(messages, exclude_none=True)
+    for body, message in zip(bodies, messages, strict=True):
+        if not (message.content or message.tool_calls):
+            body["content"] = message.text
+    return bodies
 
 
 def completion_body(request: CompletionRequest, choice: int) -> dict[str, Any]:

@@ -34,14 +34,14 @@ class PromptedTools:
 
     async def stream(
         self, request: ChatRequest | CompletionRequest, *, choice: int = 0, cache_salt: str = ""
-    ) -> AsyncGenerator[Delta]:
+    ) -> AsyncGenerator[list[Delta]]:
         asked = _written_out(request)
-        pieces = self._engine.stream(asked, choice=choice, cache_salt=cache_salt)
+        answer = self._engine.stream(asked, choice=choice, cache_salt=cache_salt)
         if isinstance(request, ChatRequest) and (tools := tool_prompt.offered(request)):
-            pieces = tool_prompt.read_calls(pieces, tools, f"call_{uuid4().hex}")
-        async with aclosing(pieces):
-            async for piece in pieces:
-                yield piece
+            answer = tool_prompt.read_calls(answer, tools, f"call_{uuid4().hex}")
+        async with aclosing(answer):
+            async for pieces in answer:
+                yield pieces
 
     async def aclose(self) -> None:
         await self._engine.aclose()

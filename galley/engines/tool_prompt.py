@@ -112,8 +112,8 @@ def _with_images(message: Message) -> dict[str, Any]:
 
 
 async def read_calls(
-    pieces: AsyncGenerator[Delta], tools: list[Tool], call_id: str
-) -> AsyncGenerator[Delta]:
+    answer: AsyncGenerator[list[Delta]], tools: list[Tool], call_id: str
+) -> AsyncGenerator[list[Delta]]:
     """Turn an answer that is a call into one, and leave every other answer as it is.
 
     Text is held back only while it may still become a call, that is, after an opening brace.
@@ -121,21 +121,23 @@ async def read_calls(
     """
     held: list[Delta] = []
     text, deciding = "", True
-    async with aclosing(pieces):
-        async for piece in pieces:
-            if not deciding:
-                yield piece
-                continue
-            yield Delta(index=piece.index, tokens=piece.tokens, usage=piece.usage)
-            held.append(replace(piece, tokens=0, usage=None))
-            text = (text + piece.text).lstrip()
-            if piece.finish_reason is not None:
-                held = _as_call(held, text, tools, call_id)
-            elif not text or text.startswith("{"):
-                continue
-            deciding = False
-            for delta in held:
-                yield delta
+    async with aclosing(answer):
+        async for pieces in answer:
+            told: list[Delta] = []
+            for piece in pieces:
+                if not deciding:
+                    told.append(piece)
+                    continue
+                told.append(Delta(index=piece.index, tokens=piece.tokens, usage=piece.usage))
+                held.append(replace(piece, tokens=0, usage=None))
+                text = (text + piece.text).lstrip()
+                if piece.finish_reason is not None:
+                    held = _as_call(held, text, tools, call_id)
+                elif not text or text.startswith("{"):
+                    continue
+                deciding = False
+                told += held
+            yield told
 
 
 def _as_call(held: list[Delta], text: str, tools: list[Tool], call_id: str) -> list[Delta]:

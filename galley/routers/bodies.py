@@ -1,8 +1,7 @@
 """Bodies as they arrive: not before their sender is known, and within a limit."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Self
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -24,30 +23,47 @@ class BodyRoom:
         self._most = most
         self._held = 0
 
-    @contextmanager
-    def hold(self) -> Generator[Callable[[int], None]]:
-        """Give a function that takes room for so many bytes more; it is free after the block.
+    def hold(self) -> "Share":
+        """Give a request its share, which is free again after the block."""
+        return Share(self)
+
+    def take(self, mine: int, size: int) -> None:
+        """Take room for `size` bytes more, for who has `mine`.
 
         Raises:
-            OverloadedError: (the function) there is none.
+            OverloadedError: there is none.
         """
-        mine = 0
+        if self._held > mine and self._held + size > self._most:
+            raise OverloadedError(
+                "The server holds as many large requests as it can. Try again in a moment.",
+                code="bodies_full",
+                retry_after=1,
+            )
+        self._held += size
 
-        def take(size: int) -> None:
-            nonlocal mine
-            if self._held > mine and self._held + size > self._most:
-                raise OverloadedError(
-                    "The server holds as many large requests as it can. Try again in a moment.",
-                    code="bodies_full",
-                    retry_after=1,
-                )
-            mine += size
-            self._held += size
+    def free(self, size: int) -> None:
+        """Give room back."""
+        self._held -= size
 
-        try:
-            yield take
-        finally:
-            self._held -= mine
+
+class Share:
+    """What one request takes of the room, for a block; called with so many bytes, it takes them."""
+
+    __slots__ = ("_mine", "_room")
+
+    def __init__(self, room: BodyRoom) -> None:
+        self._room = room
+        self._mine = 0
+
+    def __call__(self, size: int) -> None:
+        self._room.take(self._mine, size)
+        self._mine += size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._room.free(self._mine)
 
 
 async def read_body(
@@ -62,15 +78,19 @@ async def read_body(
     """
     declared = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
     size, more = int(declared) if declared.isdigit() else 0, True
-    body = bytearray()
+    body: bytes | bytearray = b""
     while more and max(size, len(body)) <= limit:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise CancelledError("The caller hung up.", code="client_closed_request")
         part = message.get("body", b"")
         take(len(part))
-        body += part
         more = message.get("more_body", False)
+        if body or more:
+            body = body if isinstance(body, bytearray) else bytearray(body)
+            body += part
+        else:  # most come in one part, and need no copy
+            body = part
     if max(size, len(body)) > limit:
         raise RequestTooLargeError(
             f"The body is larger than {limit} bytes.", code="request_too_large"

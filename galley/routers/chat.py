@@ -1,7 +1,5 @@
 """Text: chat completions, text completions and the simple chat."""
 
-from contextlib import aclosing
-
 import orjson
 
 from galley.dialects import native, openai
@@ -14,17 +12,16 @@ from galley.services.chat import gather
 async def create_chat_completion(call: Call) -> None:
     """Answer a conversation, whole or as server-sent events (`stream: true`)."""
     request = await call.parse(ChatRequest)
-    deltas = call.runtime.chat.stream(call.charge, request)
+    answer = await call.runtime.chat.stream(call.charge, request)
     identity, created = call.arrival.request_id, int(call.arrival.at.timestamp())
     if request.stream:
         with_usage = bool(request.stream_options and request.stream_options.include_usage)
         await call.stream(
-            deltas,
+            answer,
             lambda model: openai.ChatFrames(identity, created, model, with_usage=with_usage),
         )
         return
-    async with aclosing(deltas):
-        answers = await gather(deltas, request.choices)
+    answers = await gather(answer, request.choices)
     body = openai.chat_body(identity, created, call.served_model, answers, call.charge.usage)
     await call.answer(orjson.dumps(body))
 
@@ -32,22 +29,21 @@ async def create_chat_completion(call: Call) -> None:
 async def create_completion(call: Call) -> None:
     """Continue a prompt, whole or as server-sent events (`stream: true`)."""
     request = await call.parse(CompletionRequest)
-    deltas = call.runtime.chat.stream(call.charge, request)
+    answer = await call.runtime.chat.stream(call.charge, request)
     identity, created = call.arrival.request_id, int(call.arrival.at.timestamp())
     echoes = _echoes(request)
     if request.stream:
         with_usage = bool(request.stream_options and request.stream_options.include_usage)
         await call.stream(
-            deltas,
+            answer,
             lambda model: openai.CompletionFrames(
                 identity, created, model, with_usage=with_usage, echoes=echoes
             ),
         )
         return
-    async with aclosing(deltas):
-        answers = await gather(deltas, request.choices)
-    for answer, echo in zip(answers, echoes, strict=False):  # without echo there is none
-        answer.text = echo + answer.text
+    answers = await gather(answer, request.choices)
+    for one, echo in zip(answers, echoes, strict=False):  # without echo there is none
+        one.text = echo + one.text
     body = openai.completion_body(identity, created, call.served_model, answers, call.charge.usage)
     await call.answer(orjson.dumps(body))
 
@@ -55,18 +51,15 @@ async def create_completion(call: Call) -> None:
 async def chat(call: Call) -> None:
     """Answer a conversation with one text."""
     request = (await call.parse(SimpleChatRequest)).as_chat(stream=False)
-    deltas = call.runtime.chat.stream(call.charge, request)
-    async with aclosing(deltas):
-        answers = await gather(deltas, 1)
-    await call.answer(orjson.dumps({"response": answers[0].text}))
+    (answer,) = await gather(await call.runtime.chat.stream(call.charge, request), 1)
+    await call.answer(orjson.dumps({"response": answer.text}))
 
 
 async def stream_chat(call: Call) -> None:
     """Answer a conversation piece by piece: `data: {"delta": "..."}`, then `data: [DONE]`."""
     request = (await call.parse(SimpleChatRequest)).as_chat(stream=True)
-    await call.stream(
-        call.runtime.chat.stream(call.charge, request), lambda _: native.SimpleFrames()
-    )
+    answer = await call.runtime.chat.stream(call.charge, request)
+    await call.stream(answer, lambda _: native.SimpleFrames())
 
 
 def _echoes(request: CompletionRequest) -> list[str]:

@@ -20,9 +20,9 @@ from galley.dialects.base import Dialect, Headers
 from galley.routers.answers import send_error, send_json
 from galley.routers.bodies import BodyRoom, read_body
 from galley.routers.deps import credentials, permit
-from galley.routers.hangup import while_listening
+from galley.routers.hangup import Listening
 from galley.routers.parsing import parse, refuse_form
-from galley.routers.sse import Comments, flushing
+from galley.routers.sse import Comments
 from galley.runtime import Runtime
 from galley.schemas.base import Request
 from galley.schemas.delta import Delta, Usage
@@ -54,7 +54,7 @@ class Call:
     """One request on its way through an endpoint."""
 
     __slots__ = (
-        "_scope", "_send", "_stop_listening",
+        "_listening", "_scope", "_send",
         "arrival", "body", "charge", "dialect", "runtime", "streaming",
     )  # fmt: skip
 
@@ -66,7 +66,7 @@ class Call:
         body: bytes,
         scope: Scope,
         send: Send,
-        stop_listening: Callable[[], None],
+        listening: Listening,
     ) -> None:
         self.runtime = runtime
         self.charge = charge
@@ -75,7 +75,7 @@ class Call:
         self.arrival: Arrival = scope["arrival"]
         self.streaming = False
         self._scope = scope
-        self._stop_listening = stop_listening
+        self._listening = listening
         self._send = send
         if wishes := self.header(b"cache-control"):
             charge.cache_control = CacheControl.parse(wishes)
@@ -105,8 +105,10 @@ class Call:
         await self._settle()
         await send_json(self._send, body, headers=self._headers())
 
-    async def stream(self, deltas: AsyncGenerator[Delta], frames: Callable[[str], Frames]) -> None:
-        """Send `deltas` as they come, settle, then send the end of the stream.
+    async def stream(
+        self, answer: AsyncGenerator[list[Delta]], frames: Callable[[str], Frames]
+    ) -> None:
+        """Send the pieces of `answer` as they come, settle, then send the end of the stream.
 
         Nothing leaves before the first piece, so that a refusal is a 4xx and not a broken 200;
         a caller who has waited for `PATIENCE` seconds gets comments from then on.
@@ -116,33 +118,23 @@ class Call:
         """
         waiting = Comments(self.send)
         made: Frames | None = None
-        parts: list[bytes] = []
-
-        async def flush() -> None:
-            if parts:
-                waiting.stop()
-                data = b"".join(parts)
-                parts.clear()
-                await self.send(data)
-
         try:
-            async with aclosing(deltas):
-                while (delta := await flushing(anext(deltas, None), flush)) is not None:
+            async with aclosing(answer):
+                async for pieces in answer:
                     made = made or frames(self.served_model)
-                    if data := made.frame(delta):
-                        parts.append(data)
-        except GalleyError:
-            await flush()
-            raise
+                    data = b"".join(map(made.frame, pieces))
+                    if data:
+                        waiting.stop()
+                        await self.send(data)
         finally:
             waiting.stop()
         await self._settle()
         made = made or frames(self.served_model)
-        await self.send(b"".join(parts) + made.last(self.charge.usage), more=False)
+        await self.send(made.last(self.charge.usage), more=False)
 
     async def _settle(self) -> None:
         """Book what is done; from here on neither the clock nor a hang-up undoes it."""
-        self._stop_listening()
+        self._listening.stop()
         await self.runtime.meter.settle(self.charge)
 
     async def send(self, data: bytes, *, more: bool = True) -> None:
@@ -227,8 +219,8 @@ class FrontDoor:
                 limit = getattr(runtime.settings, endpoint.body_limit)
                 with self._room.hold() as take:
                     body = await read_body(scope, receive, limit, take)
-                    async with while_listening(receive, runtime.settings.request_timeout) as stop:
-                        call = Call(runtime, charge, endpoint.dialect, body, scope, send, stop)
+                    with Listening(receive, runtime.settings.request_timeout) as listening:
+                        call = Call(runtime, charge, endpoint.dialect, body, scope, send, listening)
                         await endpoint.handle(call)
         except GalleyError as error:
             if call is not None:

@@ -1,7 +1,5 @@
 """Text, in Anthropic's shape: messages, and how long they are."""
 
-from contextlib import aclosing
-
 import orjson
 
 from galley.dialects import anthropic
@@ -21,14 +19,15 @@ _MESSAGES = [{"role": "user", "content": "What is FastAPI?"}]
 async def create_message(call: Call) -> None:
     """Answer a conversation, whole or as server-sent events (`stream: true`)."""
     request = await call.parse(MessagesRequest)
-    deltas = call.runtime.chat.stream(call.charge, chat_request(request), ignored=request.ignored)
+    answer = await call.runtime.chat.stream(
+        call.charge, chat_request(request), ignored=request.ignored
+    )
     identity, stops = call.arrival.request_id, request.stop_sequences or []
     if request.stream:
-        await call.stream(deltas, lambda model: anthropic.MessageFrames(identity, model, stops))
+        await call.stream(answer, lambda model: anthropic.MessageFrames(identity, model, stops))
         return
-    async with aclosing(deltas):
-        (answer,) = await gather(deltas, 1)
-    body = anthropic.message_body(identity, call.served_model, answer, call.charge.usage, stops)
+    (whole,) = await gather(answer, 1)
+    body = anthropic.message_body(identity, call.served_model, whole, call.charge.usage, stops)
     await call.answer(orjson.dumps(body))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import fastapi_offline
-from fastapi import APIRouter, Body, FastAPI, Security
+from fastapi import APIRouter, Body, FastAPI, Request, Security
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.routing import APIRoute
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -37,6 +37,7 @@ TAGS = {
     "responses": "Conversations in the shape of OpenAI's Responses, kept to go on from.",
     "completions": "Text that goes on from a prompt, in OpenAI's older shape.",
     "embeddings": "Texts as vectors, in OpenAI's shape.",
+    "rerank": "Documents in order of how relevant they are to a question.",
     "classify": "What is in a picture.",
     "models": "What this server has to offer.",
     "account": "Your own use of it.",
@@ -160,35 +161,43 @@ def correct_document(app: FastAPI) -> None:
     app.openapi = openapi_document
 
 
+_pages = APIRouter(include_in_schema=False)
+
+
 def add_pages(app: FastAPI) -> None:
     """Serve `/docs` and `/redoc` with their scripts and styles from an installed package."""
     app.mount("/docs/assets", StaticFiles(directory=_ASSETS), name="docs-assets")
+    app.include_router(_pages)
 
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        page = get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title=f"{app.title} API",
-            swagger_js_url="/docs/assets/swagger-ui-bundle.js",
-            swagger_css_url="/docs/assets/swagger-ui.css",
-            swagger_favicon_url="/docs/assets/favicon.png",
-            swagger_ui_parameters={
-                "persistAuthorization": True,
-                "tryItOutEnabled": True,
-                "defaultModelsExpandDepth": 0,
-            },
-        )
-        page.headers.update(_POLICY)
-        return page
 
-    @app.get("/redoc", include_in_schema=False)
-    async def redoc() -> HTMLResponse:
-        page = get_redoc_html(
-            openapi_url="/openapi.json",
-            title=f"{app.title} API",
-            redoc_js_url="/docs/assets/redoc.standalone.js",
-            redoc_favicon_url="/docs/assets/favicon.png",
-            with_google_fonts=False,
-        )
-        page.headers.update(_POLICY)
-        return page
+# Not within `add_pages`: FastAPI keeps every route's function for good, and with it all that the
+# function knows, which would be each app that ever was.
+@_pages.get("/docs")
+async def _docs(request: Request) -> HTMLResponse:
+    page = get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title=f"{request.app.title} API",
+        swagger_js_url="/docs/assets/swagger-ui-bundle.js",
+        swagger_css_url="/docs/assets/swagger-ui.css",
+        swagger_favicon_url="/docs/assets/favicon.png",
+        swagger_ui_parameters={
+            "persistAuthorization": True,
+            "tryItOutEnabled": True,
+            "defaultModelsExpandDepth": 0,
+        },
+    )
+    page.headers.update(_POLICY)
+    return page
+
+
+@_pages.get("/redoc")
+async def _redoc(request: Request) -> HTMLResponse:
+    page = get_redoc_html(
+        openapi_url="/openapi.json",
+        title=f"{request.app.title} API",
+        redoc_js_url="/docs/assets/redoc.standalone.js",
+        redoc_favicon_url="/docs/assets/favicon.png",
+        with_google_fonts=False,
+    )
+    page.headers.update(_POLICY)
+    return page

@@ -42,13 +42,14 @@ async def create_response(call: Call) -> None:
     created = int(call.arrival.at.timestamp())
     frames = ResponseFrames(call.arrival.request_id, created, request)
     call.dialect = frames
-    deltas = call.runtime.responses.stream(call.charge, request, frames)
+    answer = call.runtime.responses.stream(call.charge, request, frames)
     if request.stream:
-        await call.stream(deltas, lambda _: frames)
+        await call.stream(answer, lambda _: frames)
         return
-    async with aclosing(deltas):
-        async for delta in deltas:
-            frames.add(delta)
+    async with aclosing(answer):
+        async for pieces in answer:
+            for delta in pieces:
+                frames.add(delta)
     await call.answer(orjson.dumps(frames.whole))
 
 

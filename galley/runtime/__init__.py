@@ -44,6 +44,7 @@ from galley.services.pictures import PictureService
 from galley.services.pricing import Pricing
 from galley.services.profiles import Profiles
 from galley.services.receipts import Receipts
+from galley.services.rerank import RerankService
 from galley.services.responses import ResponseService
 from galley.services.retention import RetentionService
 from galley.services.slots import SlotQueue
@@ -71,6 +72,7 @@ class Runtime:
     chat: ChatService
     responses: ResponseService
     embeddings: EmbeddingService
+    rerank: RerankService
     images: ImageService
     usage: UsageService
     receipts: Receipts
@@ -151,6 +153,7 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
             chat=chat,
             responses=ResponseService(database.sessions, chat, most_bytes=settings.body_limit),
             embeddings=EmbeddingService(models, meter, dispatch, vectors),
+            rerank=RerankService(models, meter, dispatch),
             images=ImageService(models, meter),
             usage=UsageService(database.sessions, left),
             receipts=Receipts(database.sessions, days=settings.receipt_retention_days),

@@ -12,6 +12,7 @@ from galley.engines.http_patience import Patience
 from galley.engines.llama import LlamaEngine
 from galley.engines.openai_embedder import OpenAIHttpEmbedder
 from galley.engines.openai_http import OpenAIHttpEngine
+from galley.engines.openai_reranker import OpenAIHttpReranker
 from galley.engines.prompted_tools import PromptedTools
 from galley.services.models import OpenEngine
 from galley.services.sources import SourceError, check_weights, find, find_projector
@@ -44,17 +45,23 @@ async def _open_http(name: str, model: ModelSettings) -> Engine:
         "headers": model.sent_headers,
         "patience": Patience(model.connect_timeout, model.first_token_timeout, model.idle_timeout),
     }
-    engine: OpenAIHttpEmbedder | OpenAIHttpEngine | AnthropicHttpEngine
+    engine: OpenAIHttpEmbedder | OpenAIHttpReranker | OpenAIHttpEngine | AnthropicHttpEngine
     if model.kind == "embeddings":
         engine = OpenAIHttpEmbedder(**server, max_tokens=model.context)
+    elif model.kind == "rerank":
+        engine = OpenAIHttpReranker(**server, max_tokens=model.context)
     elif model.protocol == "anthropic":
         engine = AnthropicHttpEngine(**server, slots=model.most_at_once)
     else:
         engine = OpenAIHttpEngine(
             **server, slots=model.most_at_once, always_stream=model.always_stream
         )
-    await engine.look()
-    if model.tools or isinstance(engine, OpenAIHttpEmbedder):
+    try:
+        await engine.look()
+    except BaseException:  # it may be told to stop meanwhile
+        await engine.aclose()
+        raise
+    if model.tools or isinstance(engine, OpenAIHttpEmbedder | OpenAIHttpReranker):
         return engine
     return PromptedTools(engine)
 

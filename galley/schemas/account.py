@@ -14,7 +14,7 @@ class ModelReply(Reply):
     object: Literal["model"] = "model"
     created: int = Field(description="When this server started, in Unix seconds.")
     owned_by: str = "galley"
-    kind: str = Field(description="chat, embeddings or classify.")
+    kind: str = Field(description="chat, embeddings, rerank or classify.")
     status: str = Field(description="loading, loaded, not answering or failed.")
     license: str
     source: str = Field(description="Where its weights come from.")

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from galley.core.limits import MOST, Limits
+from galley.schemas.auth import PASSWORD_WORDS
 from galley.schemas.base import Reply, Request, said_as
 from galley.schemas.keys import PLAIN, Change, Name
 
@@ -31,7 +32,7 @@ def _own_name(model: str) -> str:
 ModelId = Annotated[
     str, Field(min_length=1, max_length=256, pattern=PLAIN), AfterValidator(_own_name)
 ]
-Password = Annotated[str, Field(min_length=12, max_length=256)]
+Password = Annotated[str, Field(min_length=12, max_length=256), PASSWORD_WORDS]
 UserScope = Literal["chat", "embeddings", "classify", "usage", "keys"]
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from galley.schemas.base import Reply, Request
+from galley.schemas.base import Reply, Request, said_as
 from galley.schemas.keys import PLAIN
 
 
@@ -18,6 +18,8 @@ def _encodable(value: SecretStr) -> SecretStr:
 
 Secret = Annotated[SecretStr, AfterValidator(_encodable)]
 """Pydantic takes lone surrogates for a secret, as it does for no other text."""
+
+PASSWORD_WORDS = said_as("a password has 12 to 256 characters")
 
 
 class Grant(Request):
@@ -50,7 +52,12 @@ class PasswordChange(Request):
     old_password: Secret | None = Field(
         default=None, min_length=1, max_length=256, description="Needed where there is one."
     )
-    new_password: Secret = Field(min_length=12, max_length=256)
+    new_password: Annotated[
+        SecretStr,
+        Field(min_length=12, max_length=256),
+        PASSWORD_WORDS,
+        AfterValidator(_encodable),
+    ]
 
 
 class TokenReply(Reply):

@@ -34,7 +34,9 @@ class UsageReport(Reply):
     avg_response_time_ms: float
     prompt_tokens: int
     completion_tokens: int
-    units: int = Field(description="Pictures classified or described, and texts embedded.")
+    units: int = Field(
+        description="Pictures classified or described, and texts embedded or ranked."
+    )
     cost: int = Field(description="In micro-dollars.")
     by_endpoint: dict[str, int] = Field(description="Requests per endpoint.")
     rows: list[UsageRow] = Field(description="By what `group_by` names; else none.")

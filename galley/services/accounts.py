@@ -170,6 +170,7 @@ def caller_of(user: User, tier: Tier, key: ApiKey | None = None) -> Caller:
     scopes = frozenset((*tier.scopes, *ADMIN_SCOPES)) if user.is_admin else frozenset(tier.scopes)
     subject = f"user:{user.id}"
     rules = Limits.model_validate(tier.limits | user.limits).rules(subject)
+    own = Limits.model_validate(user.limits).rules(subject)
     if user.credit is not None:
         rules += (Rule(Counter(subject, "cost", "ever"), user.credit),)
     if key is not None:
@@ -186,6 +187,7 @@ def caller_of(user: User, tier: Tier, key: ApiKey | None = None) -> Caller:
             model: Limits.model_validate(limits).rules(f"{subject}/model:{model}")
             for model, limits in tier.model_limits.items()
         },
+        own=frozenset(rule.counter for rule in own),
     )
 
 

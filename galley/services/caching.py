@@ -7,7 +7,7 @@ unless an admin shares them on a route.
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -166,11 +166,13 @@ class Lookup:
         self._cache.counts[found.kind if found else "miss"] += 1
         return found
 
-    def add(self, delta: Delta) -> None:
-        """Remember a piece of the answer that is being made."""
-        self._bytes += _PIECE_BYTES + len(delta.text) + len(delta.reasoning)
+    def add(self, pieces: Sequence[Delta]) -> None:
+        """Remember pieces of the answer that is being made."""
+        self._bytes += sum(
+            _PIECE_BYTES + len(delta.text) + len(delta.reasoning) for delta in pieces
+        )
         if self._bytes <= MAX_VALUE_BYTES:
-            self._pieces.append(delta)
+            self._pieces += pieces
 
     async def keep(self, model: str) -> None:
         """Keep the answer, if all of it came, and from the model that it was looked for under.

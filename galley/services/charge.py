@@ -1,7 +1,7 @@
 """What one request may take and has taken, from its arrival to its settlement."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -77,13 +77,14 @@ class Charge:
         if self.began_ms is None:
             self.began_ms = self.arrival.elapsed_ms()
 
-    def add(self, delta: Delta) -> None:
-        """Count a piece of an answer."""
-        if self.record.first_token_ms is None and (delta.text or delta.tool_calls):
-            self.record.first_token_ms = self.arrival.elapsed_ms()
-        if delta.usage is not None:
-            self._usage[delta.index] = delta.usage
-        self._pieces[delta.index] = self._pieces.get(delta.index, 0) + delta.tokens
+    def add(self, pieces: Iterable[Delta]) -> None:
+        """Count pieces of answers."""
+        for delta in pieces:
+            if self.record.first_token_ms is None and (delta.text or delta.tool_calls):
+                self.record.first_token_ms = self.arrival.elapsed_ms()
+            if delta.usage is not None:
+                self._usage[delta.index] = delta.usage
+            self._pieces[delta.index] = self._pieces.get(delta.index, 0) + delta.tokens
 
     @property
     def usage(self) -> Usage:

@@ -1,7 +1,7 @@
 """Answers, made by the models that write text."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import cast
 
@@ -19,7 +19,7 @@ from galley.schemas.chat import ChatRequest
 from galley.schemas.delta import Answer, Delta, ToolCall
 from galley.services.caching import AnswerCache, Lookup
 from galley.services.charge import Charge
-from galley.services.dispatch import Dispatch
+from galley.services.dispatch import Dispatch, Turn
 from galley.services.metering import Meter
 from galley.services.models import Loaded, Models, Replica
 from galley.services.pictures import Pictures, PictureService, TextRequest
@@ -48,8 +48,10 @@ class ChatService:
 
     async def stream(
         self, charge: Charge, request: TextRequest, *, ignored: Sequence[str] = ()
-    ) -> AsyncGenerator[Delta]:
+    ) -> AsyncGenerator[list[Delta]]:
         """Yield every answer as it is made; the pieces of `n` answers come mixed.
+
+        Of a stream, what came at once comes together.
 
         Args:
             ignored: fields without meaning here that a translation has left out of `request`.
@@ -58,7 +60,8 @@ class ChatService:
             BadRequestError: the prompt does not fit, or the model cannot do this.
             RateLimitError: the caller is over a limit.
             OverloadedError: the model is loading, restarting, or its queue is full.
-            EngineError: every model of the route failed.
+            EngineError: every model of the route failed. (Only this, and that the last one is
+                overloaded, can come while the answer is awaited.)
         """
         charge.record.stream = bool(request.stream)
         models = self._chosen(charge, request, ignored)
@@ -67,10 +70,8 @@ class ChatService:
         if lookup is not None and (hit := await lookup.find()) is not None:
             charge.record.cache = hit.kind
             await self._meter.admit(charge, models[0].name)
-            for delta in hit.deltas:
-                charge.add(delta)
-                yield delta
-            return
+            charge.add(hit.deltas)
+            return _replayed(hit.deltas)
         pictures = self._pictures.of(request)
         await pictures.measure()
         targets, prompt_tokens = await _able(models, pictures)
@@ -81,18 +82,31 @@ class ChatService:
             completion_tokens=max(_longest(target, request) for target in targets),
             images=pictures.most_described(targets),
         )
+        answers = self._asked(charge, targets, pictures)
+        return answers if lookup is None else _kept(answers, lookup, charge)
 
-        def ask(target: Loaded[ChatEngine], replica: Replica[ChatEngine]) -> AsyncGenerator[Delta]:
-            return self._answers(charge, target, replica.engine, pictures)
+    async def _asked(
+        self, charge: Charge, targets: Sequence[Loaded[ChatEngine]], pictures: Pictures
+    ) -> AsyncGenerator[list[Delta]]:
+        """Yield the answers of the first target that answers.
 
-        answers = self._dispatch.stream(targets, charge.attempts, ask, counts=_is_seen)
-        async with aclosing(answers):
-            async for delta in answers:
-                if lookup is not None:
-                    lookup.add(delta)
-                yield delta
-        if lookup is not None:
-            await lookup.keep(charge.record.served_model or "")
+        What comes before the first piece that reaches the caller is held back. A stream begins
+        with that one, and says whose answer it is: until then it may be another's.
+        """
+        async for turn in self._dispatch.course(targets, charge.attempts):
+            early: dict[int, Delta] = {}
+            with turn:
+                async with aclosing(self._answers(charge, turn, pictures)) as answers:
+                    async for pieces in answers:
+                        charge.add(pieces)
+                        if turn.begun:
+                            yield pieces
+                        elif any(map(_is_seen, pieces)):
+                            turn.answered()
+                            yield [*early.values(), *pieces]
+                        else:
+                            _hold(early, pieces)
+                return
 
     def _look(
         self, charge: Charge, model: Loaded[ChatEngine], request: TextRequest
@@ -104,13 +118,10 @@ class ChatService:
         return self._cache.look(charge.caller, model.name, asked, charge.cache_control, settings)
 
     async def _answers(
-        self,
-        charge: Charge,
-        model: Loaded[ChatEngine],
-        engine: ChatEngine,
-        pictures: Pictures,
-    ) -> AsyncGenerator[Delta]:
+        self, charge: Charge, turn: Turn[ChatEngine], pictures: Pictures
+    ) -> AsyncGenerator[list[Delta]]:
         """Yield all answers of one model, mixed."""
+        model, engine = turn.target, turn.replica.engine
         await self._meter.enter(charge, model.name)
         queue = self.queue(model)
         with queue.room(pictures.request.choices):
@@ -119,10 +130,9 @@ class ChatService:
             each = [
                 _answer(charge, engine, queue, request, choice) for choice in range(request.choices)
             ]
-            answers = each[0] if len(each) == 1 else _mixed(each)
-            async with aclosing(_once_seen(answers, charge)) as pieces:
-                async for delta in pieces:
-                    yield delta
+            async with aclosing(each[0] if len(each) == 1 else _mixed(each)) as answers:
+                async for pieces in answers:
+                    yield pieces
 
     async def count(
         self, charge: Charge, request: ChatRequest, *, ignored: Sequence[str] = ()
@@ -202,27 +212,27 @@ def _is_seen(delta: Delta) -> bool:
     return bool(delta.text or delta.reasoning or delta.tool_calls or delta.finish_reason)
 
 
-async def _once_seen(answers: AsyncGenerator[Delta], charge: Charge) -> AsyncGenerator[Delta]:
-    """Hold back what comes before the first piece that reaches the caller.
+def _hold(early: dict[int, Delta], pieces: Sequence[Delta]) -> None:
+    """Keep the last piece of each choice, with what those before it told of usage."""
+    for delta in pieces:
+        before = early.get(delta.index)
+        delta.usage = delta.usage or (before.usage if before else None)
+        early[delta.index] = delta
 
-    A stream begins with it, and says whose answer it is: until then that may be another's. What
-    the pieces before it told of usage goes ahead of it.
-    """
-    early: dict[int, Delta] | None = {}
+
+async def _replayed(deltas: list[Delta]) -> AsyncGenerator[list[Delta]]:
+    yield deltas
+
+
+async def _kept(
+    answers: AsyncGenerator[list[Delta]], lookup: Lookup, charge: Charge
+) -> AsyncGenerator[list[Delta]]:
+    """Yield `answers`, and keep them once they are whole."""
     async with aclosing(answers):
-        async for delta in answers:
-            charge.add(delta)
-            if early is None:
-                yield delta
-            elif _is_seen(delta):
-                for piece in early.values():
-                    yield piece
-                early = None
-                yield delta
-            else:
-                before = early.get(delta.index)
-                delta.usage = delta.usage or (before.usage if before else None)
-                early[delta.index] = delta
+        async for pieces in answers:
+            lookup.add(pieces)
+            yield pieces
+    await lookup.keep(charge.record.served_model or "")
 
 
 def _with_defaults(request: TextRequest, settings: ModelSettings) -> TextRequest:
@@ -231,23 +241,29 @@ def _with_defaults(request: TextRequest, settings: ModelSettings) -> TextRequest
     return request.model_copy(update={"temperature": settings.temperature})
 
 
-async def gather(deltas: AsyncIterable[Delta], choices: int) -> list[Answer]:
-    """Join the pieces of `choices` answers."""
-    answers = [Answer() for _ in range(choices)]
+async def gather(answer: AsyncGenerator[list[Delta]], choices: int) -> list[Answer]:
+    """Join the pieces of `choices` answers, and close `answer`."""
+    found = [Answer() for _ in range(choices)]
     texts: list[list[str]] = [[] for _ in range(choices)]
-    async for delta in deltas:
-        answer = answers[delta.index]
-        texts[delta.index].append(delta.text)
-        answer.reasoning += delta.reasoning
-        if delta.logprobs:
-            answer.logprobs = (answer.logprobs or []) + delta.logprobs
-        for call in delta.tool_calls:
-            _join(answer.tool_calls, call)
-        answer.finish_reason = delta.finish_reason or answer.finish_reason
-        answer.stop_sequence = delta.stop_sequence or answer.stop_sequence
-    for answer, pieces in zip(answers, texts, strict=True):
-        answer.text = "".join(pieces)
-    return answers
+    async with aclosing(answer):
+        async for pieces in answer:
+            for delta in pieces:
+                texts[delta.index].append(delta.text)
+                _take(found[delta.index], delta)
+    for one, said in zip(found, texts, strict=True):
+        one.text = "".join(said)
+    return found
+
+
+def _take(answer: Answer, delta: Delta) -> None:
+    """Add all of a piece but its text."""
+    answer.reasoning += delta.reasoning
+    if delta.logprobs:
+        answer.logprobs = (answer.logprobs or []) + delta.logprobs
+    for call in delta.tool_calls:
+        _join(answer.tool_calls, call)
+    answer.finish_reason = delta.finish_reason or answer.finish_reason
+    answer.stop_sequence = delta.stop_sequence or answer.stop_sequence
 
 
 def _join(calls: list[ToolCall], piece: ToolCall) -> None:
@@ -260,39 +276,41 @@ def _join(calls: list[ToolCall], piece: ToolCall) -> None:
 
 async def _answer(
     charge: Charge, engine: ChatEngine, queue: SlotQueue, request: TextRequest, choice: int
-) -> AsyncGenerator[Delta]:
+) -> AsyncGenerator[list[Delta]]:
     async with queue.slot():
         charge.begin()
-        deltas = engine.stream(request, choice=choice, cache_salt=charge.caller.user_id)
-        async with aclosing(deltas):
-            async for delta in deltas:
-                yield delta
+        answer = engine.stream(request, choice=choice, cache_salt=charge.caller.user_id)
+        async with aclosing(answer):
+            async for pieces in answer:
+                yield pieces
 
 
-async def _mixed(streams: list[AsyncGenerator[Delta]]) -> AsyncGenerator[Delta]:
+async def _mixed(
+    streams: list[AsyncGenerator[list[Delta]]],
+) -> AsyncGenerator[list[Delta]]:
     """Yield from all `streams` as pieces come; the first failure ends them all."""
-    pieces: asyncio.Queue[Delta | BaseException | None] = asyncio.Queue(maxsize=64)
+    found: asyncio.Queue[list[Delta] | BaseException | None] = asyncio.Queue(maxsize=64)
 
-    async def pump(stream: AsyncGenerator[Delta]) -> None:
+    async def pump(stream: AsyncGenerator[list[Delta]]) -> None:
         try:
             async with aclosing(stream):
-                async for delta in stream:
-                    await pieces.put(delta)
-            await pieces.put(None)
+                async for pieces in stream:
+                    await found.put(pieces)
+            await found.put(None)
         except Exception as error:
-            await pieces.put(error)
+            await found.put(error)
 
     pumps = [asyncio.create_task(pump(stream)) for stream in streams]
     open_streams = len(pumps)
     try:
         while open_streams:
-            piece = await pieces.get()
-            if isinstance(piece, BaseException):
-                raise piece
-            if piece is None:
+            pieces = await found.get()
+            if isinstance(pieces, BaseException):
+                raise pieces
+            if pieces is None:
                 open_streams -= 1
             else:
-                yield piece
+                yield pieces
     finally:
         for task in pumps:
             task.cancel()

@@ -133,7 +133,7 @@ class Definitions:
                 )
         if len({known[model] for model in spec.models}) > 1:
             raise BadRequestError(
-                "The models of a route do the same: all chat, or all embeddings.",
+                "The models of a route do the same: all chat, all embeddings, or all rerank.",
                 code="wrong_model_kind",
                 param="targets",
             )

@@ -6,10 +6,9 @@ The only place that tries again: at most three attempts, and never once somethin
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Self, TypeVar
 
 from galley.core.errors import GalleyError, OverloadedError, RateLimitError
 from galley.engines.base import Engine
@@ -63,30 +62,6 @@ class Budget:
         return True
 
 
-@dataclass(slots=True)
-class _Course(Generic[E]):
-    """How far one request has come."""
-
-    targets: Sequence[Loaded[E]]
-    tried: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
-    full: set[int] = field(default_factory=set[int])
-    error: GalleyError | None = None
-
-    def next(self) -> tuple[int, int] | None:
-        """Choose a target and a replica: what was tried least, then the plan's order."""
-        found = [
-            (self.tried.get((t, r), 0), t, replica.busy, r)
-            for t, target in enumerate(self.targets)
-            if t not in self.full
-            for r, replica in enumerate(target.replicas)
-            if replica.breaker.admits and (target.settings.remote or (t, r) not in self.tried)
-        ]
-        if not found:
-            return None
-        _, t, _, r = min(found)
-        return t, r
-
-
 class Dispatch:
     """Walks plans.
 
@@ -100,49 +75,18 @@ class Dispatch:
         clock: Callable[[], float] = time.perf_counter,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._clock = clock
-        self._draw = draw
-        self._budget = Budget()
+        self.clock = clock
+        self.draw = draw
+        self.budget = Budget()
 
-    async def stream(
-        self,
-        targets: Sequence[Loaded[E]],
-        attempts: list[Attempt],
-        ask: Callable[[Loaded[E], Replica[E]], AsyncGenerator[P]],
-        *,
-        counts: Callable[[P], bool] = lambda _: True,
-    ) -> AsyncGenerator[P]:
-        """Yield what the first target yields that answers.
+    def course(self, targets: Sequence[Loaded[E]], attempts: list[Attempt]) -> "Course[E]":
+        """Begin with a request.
 
         Args:
             attempts: what was tried is appended, for the receipt.
-            ask: begins one attempt.
-            counts: whether a piece reaches the caller; until one does, others can be asked.
-        Raises:
-            GalleyError: what the last attempt raised.
-            OverloadedError: nobody was asked, since all have failed lately (`circuit_open`).
         """
-        self._budget.earn()
-        course = _Course(targets)
-        while len(attempts) < MOST_ATTEMPTS and (found := await self._choose(course)) is not None:
-            target, replica = targets[found[0]], targets[found[0]].replicas[found[1]]
-            begun = False
-            try:
-                async with aclosing(self._attempt(target, replica, found[1], attempts, ask)) as got:
-                    async for piece in got:
-                        if not begun and counts(piece):
-                            begun = True
-                            replica.breaker.answered()
-                        yield piece
-                return
-            except GalleyError as error:
-                if begun or not _goes_on(error):
-                    raise
-                course.error = error
-                course.tried[found] = course.tried.get(found, 0) + 1
-                if not _is_theirs(error):
-                    course.full.add(found[0])
-        raise course.error or _all_failing(targets)
+        self.budget.earn()
+        return Course(self, targets, attempts)
 
     async def call(
         self,
@@ -150,62 +94,140 @@ class Dispatch:
         attempts: list[Attempt],
         ask: Callable[[Loaded[E], Replica[E]], Awaitable[P]],
     ) -> P:
-        """Return what the first target gives that answers; else as `stream`."""
+        """Return what the first target gives that answers; raises as `Course`."""
+        async for turn in self.course(targets, attempts):
+            with turn:
+                return await ask(turn.target, turn.replica)
+        raise AssertionError("a course ends by raising")
 
-        async def once(target: Loaded[E], replica: Replica[E]) -> AsyncGenerator[P]:
-            yield await ask(target, replica)
 
-        async with aclosing(self.stream(targets, attempts, once)) as answers:
-            (answer,) = [answer async for answer in answers]
-        return answer
+class Course(Generic[E]):
+    """Whom to ask for one request: `async for turn in course: with turn: ...`, until one answers.
 
-    async def _attempt(
-        self,
-        target: Loaded[E],
-        replica: Replica[E],
-        number: int,
-        attempts: list[Attempt],
-        ask: Callable[[Loaded[E], Replica[E]], AsyncGenerator[P]],
-    ) -> AsyncGenerator[P]:
-        breaker, before, began = replica.breaker, replica.breaker.state, self._clock()
-        outcome = "cancelled"
-        breaker.begin()
-        replica.busy += 1
-        try:
-            async with aclosing(ask(target, replica)) as pieces:
-                async for piece in pieces:
-                    yield piece
-            outcome = "ok"
-        except GalleyError as error:
-            outcome = error.code or type(error).__name__
-            if target.settings.remote and _is_theirs(error):  # a child of ours is looked after
-                breaker.failed()
-            raise
-        finally:
-            replica.busy -= 1
-            if outcome == "ok":
-                breaker.succeeded()
-            else:
-                breaker.left()
-            ms = round(1000 * (self._clock() - began), 3)
-            attempts.append(Attempt(target.name, number, before, outcome, ms))
+    Raises:
+        GalleyError: what the last turn raised.
+        OverloadedError: nobody was asked, since all have failed lately (`circuit_open`).
+    """
 
-    async def _choose(self, course: _Course[E]) -> tuple[int, int] | None:
+    __slots__ = ("_dispatch", "_error", "_full", "_targets", "_tried", "attempts")
+
+    def __init__(
+        self, dispatch: Dispatch, targets: Sequence[Loaded[E]], attempts: list[Attempt]
+    ) -> None:
+        self.attempts = attempts
+        self._dispatch = dispatch
+        self._targets = targets
+        self._tried: dict[tuple[int, int], int] = {}
+        self._full: set[int] = set()
+        self._error: GalleyError | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> "Turn[E]":
+        if len(self.attempts) < MOST_ATTEMPTS and (found := await self._choose()) is not None:
+            target, replica = found
+            return Turn(
+                self,
+                found,
+                self._targets[target],
+                self._targets[target].replicas[replica],
+                self._dispatch.clock,
+            )
+        raise self._error or _all_failing(self._targets)
+
+    def failed(self, place: tuple[int, int], error: GalleyError) -> None:
+        """Take note that a turn ended by an error that another may do better."""
+        self._error = error
+        self._tried[place] = self._tried.get(place, 0) + 1
+        if not _is_theirs(error):
+            self._full.add(place[0])
+
+    async def _choose(self) -> tuple[int, int] | None:
         """Choose whom to ask next; None when nobody is worth it."""
-        found = course.next()
-        if found is not None and course.tried.get(found):
+        found = self._next()
+        if found is not None and self._tried.get(found):
             # Who was well before the pause may have failed others during it.
-            return course.next() if await self._may_repeat(course) else None
+            return self._next() if await self._may_repeat() else None
         return found
 
-    async def _may_repeat(self, course: _Course[E]) -> bool:
+    def _next(self) -> tuple[int, int] | None:
+        """Choose a target and a replica: what was tried least, then the plan's order."""
+        found = [
+            (self._tried.get((t, r), 0), t, replica.busy, r)
+            for t, target in enumerate(self._targets)
+            if t not in self._full
+            for r, replica in enumerate(target.replicas)
+            if replica.breaker.admits and (target.settings.remote or (t, r) not in self._tried)
+        ]
+        if not found:
+            return None
+        _, t, _, r = min(found)
+        return t, r
+
+    async def _may_repeat(self) -> bool:
         """Wait until the same server may be asked again; False if that is not worth it."""
-        repeats = max(course.tried.values())
-        pause = self._draw() * min(LONGEST_BACKOFF_S, BACKOFF_S * 2**repeats)
-        told = _told_s(course.error)
-        if told > LONGEST_WAIT_S or not self._budget.spend():
+        repeats = max(self._tried.values())
+        pause = self._dispatch.draw() * min(LONGEST_BACKOFF_S, BACKOFF_S * 2**repeats)
+        told = _told_s(self._error)
+        if told > LONGEST_WAIT_S or not self._dispatch.budget.spend():
             return False
         await asyncio.sleep(max(pause, told))
+        return True
+
+
+class Turn(Generic[E]):
+    """One attempt, as a context; an error that another may do better does not leave it."""
+
+    __slots__ = ("_before", "_began", "_clock", "_course", "_place", "begun", "replica", "target")
+
+    def __init__(
+        self,
+        course: Course[E],
+        place: tuple[int, int],
+        target: Loaded[E],
+        replica: Replica[E],
+        clock: Callable[[], float],
+    ) -> None:
+        self.target = target
+        self.replica = replica
+        self.begun = False
+        self._course = course
+        self._place = place
+        self._clock = clock
+        self._before: State = replica.breaker.state
+        self._began = 0.0
+
+    def __enter__(self) -> Self:
+        self._began = self._clock()
+        self.replica.breaker.begin()
+        self.replica.busy += 1
+        return self
+
+    def answered(self) -> None:
+        """The first piece reaches the caller: nobody else is asked from now on."""
+        self.begun = True
+        self.replica.breaker.answered()
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        breaker, outcome = self.replica.breaker, "cancelled"
+        self.replica.busy -= 1
+        if error is None:
+            outcome = "ok"
+            breaker.answered()
+            breaker.succeeded()
+        else:
+            if isinstance(error, GalleyError):
+                outcome = error.code or type(error).__name__
+                if self.target.settings.remote and _is_theirs(error):  # else it is looked after
+                    breaker.failed()
+            breaker.left()
+        ms = round(1000 * (self._clock() - self._began), 3)
+        attempt = Attempt(self.target.name, self._place[1], self._before, outcome, ms)
+        self._course.attempts.append(attempt)
+        if not isinstance(error, GalleyError) or self.begun or not _goes_on(error):
+            return False
+        self._course.failed(self._place, error)
         return True
 
 

@@ -36,6 +36,7 @@ _COMPANIONS: dict[Kind, Sequence[str]] = {
         "modules.json",
         "1_Pooling/config.json",
     ),
+    "rerank": (),
     "classify": ("config.json", "preprocessor_config.json"),
 }
 

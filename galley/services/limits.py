@@ -35,7 +35,7 @@ def demands_of(rules: Sequence[Rule], most: Mapping[Metric, int]) -> list[Demand
     ]
 
 
-def refusal(verdict: Verdict, tier: str) -> RateLimitError:
+def refusal(verdict: Verdict, caller: Caller) -> RateLimitError:
     """Say which limit is in the way, and when it is worth trying again."""
     demand, wait = verdict.refused, verdict.retry_after_s
     assert demand is not None  # noqa: S101 - only of a refusal
@@ -43,7 +43,7 @@ def refusal(verdict: Verdict, tier: str) -> RateLimitError:
     if counter.period == "ever":
         return _no_credit(demand)
     limit = f"the limit of {_amount(counter.metric, demand.limit)} {_TIMES[counter.period]}"
-    limit += f" ({_whose(counter, tier)})"
+    limit += f" ({_whose(counter, caller)})"
     if wait is None:
         most = _amount(counter.metric, demand.amount)
         said = f"This request may take {most}, which is more than {limit}. Ask for less"
@@ -94,13 +94,15 @@ def limit_headers(demands: Sequence[Demand], states: Sequence[State]) -> Headers
     return headers
 
 
-def _whose(counter: Counter, tier: str) -> str:
+def _whose(counter: Counter, caller: Caller) -> str:
+    if counter in caller.own:
+        return "of this user"
     _, _, part = counter.subject.partition("/")
     if part.startswith("key:"):
         return "of this key"
     if part.startswith("model:"):
-        return f"for {part.removeprefix('model:')}, tier {tier}"
-    return f"tier {tier}"
+        return f"for {part.removeprefix('model:')}, tier {caller.tier}"
+    return f"tier {caller.tier}"
 
 
 class LimitsReader:

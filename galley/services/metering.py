@@ -1,8 +1,7 @@
 """Hold, then settle: one row per request, whatever way it ends."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 from galley.core.caller import Caller
 from galley.core.errors import (
@@ -53,9 +52,8 @@ class Meter:
         self._instance_id = instance_id
         self._longest_s = longest_s
 
-    @asynccontextmanager
-    async def hold(self, arrival: Arrival, caller: Caller, endpoint: str) -> AsyncGenerator[Charge]:
-        """Open a row for the block; on leaving it by error or hang-up, settle it.
+    def hold(self, arrival: Arrival, caller: Caller, endpoint: str) -> "Holding":
+        """Open a row for a block; on leaving it by error or hang-up, it is settled.
 
         Success is settled by the block itself, before the last byte of the answer leaves.
         """
@@ -68,28 +66,16 @@ class Meter:
             endpoint=endpoint,
             created_at=arrival.at,
         )
-        charge = Charge(arrival, caller, record)
-        self._ledger.open(record)
+        return Holding(self, Charge(arrival, caller, record))
+
+    def open(self, charge: Charge) -> None:
+        """Open the row of a request."""
+        self._ledger.open(charge.record)
         self._metrics.in_flight += 1
-        try:
-            yield charge
-        except GalleyError as error:
-            await self.settle(charge, error)
-            raise
-        except asyncio.CancelledError:  # hang-ups and timeouts have names of their own
-            stopping = OverloadedError(
-                "The server is stopping. Try again in a moment.",
-                code="server_stopping",
-                retry_after=1,
-            )
-            await self.settle(charge, stopping)
-            raise stopping from None
-        except BaseException:
-            failed = InternalError("The server failed.", code="internal_error")
-            await self.settle(charge, failed)
-            raise
-        finally:
-            self._metrics.in_flight -= 1
+
+    def left(self) -> None:
+        """A request is over."""
+        self._metrics.in_flight -= 1
 
     async def admit(
         self,
@@ -164,7 +150,7 @@ class Meter:
             charge.headers = limit_headers(held.demands, verdict.states)
         if verdict.refused is not None:
             charge.held.remove(held)
-            raise refusal(verdict, charge.caller.tier)
+            raise refusal(verdict, charge.caller)
 
     def _price(self, model: str) -> Price:
         price = self._pricing.of(model)
@@ -221,6 +207,39 @@ class Meter:
             metrics.tokens(model, "prompt").inc(record.prompt_tokens)
         if record.completion_tokens:
             metrics.tokens(model, "completion").inc(record.completion_tokens)
+
+
+class Holding:
+    """The block of a request, with its charge; see `Meter.hold`."""
+
+    __slots__ = ("_charge", "_meter")
+
+    def __init__(self, meter: Meter, charge: Charge) -> None:
+        self._meter = meter
+        self._charge = charge
+
+    async def __aenter__(self) -> Charge:
+        self._meter.open(self._charge)
+        return self._charge
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            if isinstance(error, GalleyError):
+                await self._meter.settle(self._charge, error)
+            elif isinstance(error, asyncio.CancelledError):
+                # Hang-ups and timeouts have names of their own.
+                stopping = OverloadedError(
+                    "The server is stopping. Try again in a moment.",
+                    code="server_stopping",
+                    retry_after=1,
+                )
+                await self._meter.settle(self._charge, stopping)
+                raise stopping from None
+            elif error is not None:
+                failed = InternalError("The server failed.", code="internal_error")
+                await self._meter.settle(self._charge, failed)
+        finally:
+            self._meter.left()
 
 
 def _complete(charge: Charge, error: GalleyError | None) -> None:

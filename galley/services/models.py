@@ -12,7 +12,7 @@ import structlog
 from galley.core.caller import Caller
 from galley.core.catalogue import Kind, ModelSettings, RouteSettings
 from galley.core.errors import BadRequestError, NotFoundError, OverloadedError
-from galley.engines.base import ChatEngine, Classifier, Embedder, Engine
+from galley.engines.base import ChatEngine, Classifier, Embedder, Engine, Reranker
 from galley.services.breaker import Breaker
 from galley.services.routing import Plan, plan
 
@@ -20,6 +20,9 @@ log = structlog.get_logger(__name__)
 
 E = TypeVar("E", bound=Engine)
 State = Literal["loading", "loaded", "failed"]
+GRACE_S = 10.0
+"""Longer than a request has a model in hand without being at it: before, and between attempts."""
+
 OpenEngine = Callable[[str, ModelSettings], Awaitable[Engine]]
 
 
@@ -77,16 +80,20 @@ class Models:
     Args:
         catalogue: every model, the default of a kind before the others.
         routes: names that several of them answer to.
+        grace_s: how long a model that is taken away stays open for who has it in hand.
     """
 
     def __init__(
         self,
         catalogue: Mapping[str, ModelSettings],
         routes: Mapping[str, RouteSettings] | None = None,
+        *,
+        grace_s: float = GRACE_S,
     ) -> None:
         created = int(time.time())
         self._models = {name: Model(name, found, created) for name, found in catalogue.items()}
         self._aliases: dict[str, str] = {}
+        self._grace_s = grace_s
         self._tasks: set[asyncio.Task[None]] = set()
         self.routes: Mapping[str, RouteSettings] = routes or {}
         for name, model in catalogue.items():
@@ -158,6 +165,10 @@ class Models:
         """As `chat`, for embeddings."""
         return cast("list[Loaded[Embedder]]", self._loaded(plan, "embeddings"))
 
+    def rerankers(self, plan: Plan) -> list[Loaded[Reranker]]:
+        """As `chat`, for reranking."""
+        return cast("list[Loaded[Reranker]]", self._loaded(plan, "rerank"))
+
     def comparer(self) -> Embedder | None:
         """What tells how alike two texts are; None while it is not loaded."""
         found = self._models.get(self._aliases.get("galley/embeddings", ""))
@@ -202,7 +213,7 @@ class Models:
     def remove(self, name: str) -> None:
         """Take a model away; its engines close once what runs on them is done."""
         if (model := self._models.pop(name, None)) is not None:
-            self._keep(asyncio.create_task(_retire(model)))
+            self._keep(asyncio.create_task(_retire(model, self._grace_s)))
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
@@ -235,10 +246,11 @@ class Models:
         await asyncio.gather(*(engine.aclose() for engine in engines))
 
 
-async def _retire(model: Model) -> None:
+async def _retire(model: Model, grace_s: float) -> None:
     try:
+        await asyncio.sleep(grace_s)
         while any(replica.busy for replica in model.replicas):  # noqa: ASYNC110 - as rare as it is
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(grace_s)
     finally:
         await asyncio.gather(*(replica.engine.aclose() for replica in model.replicas))
 

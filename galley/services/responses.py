@@ -60,7 +60,7 @@ class ResponseService:
 
     async def stream(
         self, charge: Charge, request: ResponsesRequest, frames: ResponseFrames
-    ) -> AsyncGenerator[Delta]:
+    ) -> AsyncGenerator[list[Delta]]:
         """Yield the answer as it is made; when it is whole, finish `frames`, and keep it.
 
         Raises:
@@ -74,10 +74,11 @@ class ResponseService:
         kept = b""
         if request.store is not False:
             kept = self._packed(write_items(items, hex_of(identity)))
-        async with aclosing(self._chat.stream(charge, told, ignored=request.ignored)) as deltas:
-            async for delta in deltas:
+        answer = await self._chat.stream(charge, told, ignored=request.ignored)
+        async with aclosing(answer):
+            async for pieces in answer:
                 frames.model = charge.record.served_model or ""
-                yield delta
+                yield pieces
         frames.finish(charge.usage, self._clock())
         if kept:
             body = orjson.dumps(frames.whole)

@@ -38,6 +38,18 @@ def test_a_tier_is_made_and_changed_where_it_is_named_and_nowhere_else(admins: G
         assert said in shown
 
 
+def test_a_tier_with_a_model_that_is_not_there_is_made_with_a_warning(admins: Galley) -> None:
+    asked = ("--model", "nosuch", "--model-limit", "nosuch-either:concurrency=1")
+
+    made = admins("tiers", "set", "hopeful", *asked, "--json")
+    fine = admins("tiers", "set", "sure", "--model", "all", "--model", "gpt-*", "--json")
+
+    assert read(made)["models"] == ["nosuch"]
+    assert "No model or route is called nosuch:" in made.stderr
+    assert "No model or route is called nosuch-either:" in made.stderr
+    assert fine.stderr == ""
+
+
 def test_a_tier_is_deleted_when_nobody_is_in_it(admins: Galley) -> None:
     admins("tiers", "set", "short-lived")
 

@@ -190,6 +190,19 @@ async def test_vectors_travel_as_base64_and_come_back_in_order(kind: Any) -> Non
     assert sent(script)["encoding_format"] == "base64"
 
 
+async def test_documents_come_back_by_their_places_the_best_first(kind: Any) -> None:
+    results = [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": -2}]
+    usage = {"prompt_tokens": 9, "total_tokens": 9}
+    said = json.dumps({"model": "m", "results": results, "usage": usage})
+    with scripted_server(http(said)) as script:
+        reply = await ask(kind, script, "rerank", "q", ["a", "b", "c"], top_n=2)
+
+    assert [(r.index, r.relevance_score) for r in reply.results] == [(1, 0.9), (0, -2.0)]
+    assert sent(script) == {
+        "model": "galley/rerank", "query": "q", "documents": ["a", "b", "c"], "top_n": 2,
+    }  # fmt: skip
+
+
 async def test_pictures_are_bytes_or_paths(kind: Any, tmp_path: Path) -> None:
     (tmp_path / "cup.png").write_bytes(b"PNG")
     timings = dict.fromkeys(("decode", "queue", "inference", "total"), 0)

@@ -102,3 +102,11 @@ def test_only_chat_models_on_other_servers_are_said_to_know_no_tools(
 ) -> None:
     with pytest.raises(ValidationError):
         far(**wrong)
+
+
+@pytest.mark.parametrize("source", ["path:/m.gguf", "package:reranker/model", "hf:org/repo/model"])
+def test_models_that_rerank_are_on_other_servers(source: str) -> None:
+    with pytest.raises(ValidationError, match="on other servers"):
+        far(kind="rerank", source=source)
+
+    assert far(kind="rerank").remote

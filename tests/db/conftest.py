@@ -1,4 +1,4 @@
-"""What the tests of this room share: databases of both makes, and a ledger."""
+"""What the tests of this room share: a ledger."""
 
 from collections.abc import AsyncGenerator
 
@@ -6,9 +6,6 @@ import pytest
 
 from galley.db.ledger import Ledger
 from galley.db.session import Database
-from tests.databases import database, database_url, postgres_server, postgresql_url, sqlite_url
-
-__all__ = ["database", "database_url", "postgres_server", "postgresql_url", "sqlite_url"]
 
 
 @pytest.fixture

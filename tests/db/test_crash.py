@@ -34,10 +34,12 @@ def kill_while_settling(url: str, after_s: float = 0.0) -> list[str]:
 
 # An id is printed just after a commit: without a pause, hardly a kill would fall into one.
 @pytest.mark.parametrize("after_s", [0.0, 0.003, 0.007, 0.011])
-async def test_after_kill_9_every_answered_request_is_recorded(database_url: str, after_s: float):
-    told = kill_while_settling(database_url, after_s)
+async def test_after_kill_9_every_answered_request_is_recorded(
+    database_url_at_head: str, after_s: float
+):
+    told = kill_while_settling(database_url_at_head, after_s)
 
-    async with open_database(database_url) as database:
+    async with open_database(database_url_at_head) as database:
         states = {row.request_id: row.state for row in await stored_requests(database)}
         booked = sum(total.requests for total in await stored_sums(database))
     assert len(told) >= ENOUGH
@@ -45,10 +47,12 @@ async def test_after_kill_9_every_answered_request_is_recorded(database_url: str
     assert booked == Counter(states.values())["completed"]
 
 
-async def test_after_kill_9_what_was_still_open_is_marked_at_the_next_start(database_url: str):
-    kill_while_settling(database_url)
+async def test_after_kill_9_what_was_still_open_is_marked_at_the_next_start(
+    database_url_at_head: str,
+):
+    kill_while_settling(database_url_at_head)
 
-    async with open_database(database_url) as database:
+    async with open_database(database_url_at_head) as database:
         async with database.sessions.begin() as session:
             marked = await interrupt_open(session, but=[new_id()])
         rows = await stored_requests(database)

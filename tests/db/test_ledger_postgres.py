@@ -15,8 +15,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def database(postgresql_url: str) -> AsyncGenerator[Database]:
-    async with open_database(postgresql_url) as database:
+async def database(postgresql_url_at_head: str) -> AsyncGenerator[Database]:
+    async with open_database(postgresql_url_at_head) as database:
         yield database
 
 

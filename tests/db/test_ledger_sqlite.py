@@ -20,8 +20,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def database(sqlite_url: str) -> AsyncGenerator[Database]:
-    async with open_database(sqlite_url) as database:
+async def database(sqlite_url_at_head: str) -> AsyncGenerator[Database]:
+    async with open_database(sqlite_url_at_head) as database:
         yield replace(database, busy_timeout_s=0.1)
 
 

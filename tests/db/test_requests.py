@@ -142,8 +142,13 @@ async def test_what_other_servers_left_open_is_marked_interrupted(
         ("SELECT sum(requests) FROM usage_hourly WHERE user_id = ? GROUP BY endpoint", "PRIMARY"),
     ],
 )
-async def test_no_query_of_the_road_reads_a_whole_table(sqlite_url: str, query: str, index: str):
-    async with open_database(sqlite_url) as database, database.engine.connect() as connection:
+async def test_no_query_of_the_road_reads_a_whole_table(
+    sqlite_url_at_head: str, query: str, index: str
+):
+    async with (
+        open_database(sqlite_url_at_head) as database,
+        database.engine.connect() as connection,
+    ):
         plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", ("someone",))
         steps = [str(detail) for *_, detail in plan]
 

@@ -23,9 +23,10 @@ NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
         ("chat/completions", "images"),
         ("messages/count_tokens", "images"),
         ("embeddings", "texts"),
+        ("rerank", "texts"),
     ],
 )
-async def test_units_are_pictures_but_for_the_texts_of_embeddings(
+async def test_units_are_pictures_but_for_texts_that_are_embedded_or_ranked(
     ledger: Ledger, database: Database, endpoint: str, metric: Metric
 ) -> None:
     record = finished(new_record(user_id=new_id(), endpoint=endpoint, created_at=NOON), units=3)

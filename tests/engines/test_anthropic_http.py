@@ -49,7 +49,9 @@ async def ask(
         engine = AnthropicHttpEngine(server.url, "theirs", api_key="secret", slots=4)
         try:
             await engine.check(request)
-            deltas = [delta async for delta in engine.stream(request, choice=choice)]
+            deltas = [
+                delta async for pieces in engine.stream(request, choice=choice) for delta in pieces
+            ]
         finally:
             await engine.aclose()
         return deltas, server.calls[0]
@@ -350,7 +352,7 @@ async def test_tokens_are_counted_by_the_other_side() -> None:
 async def test_the_engine_asks_for_what_anthropics_own_client_asks_for() -> None:
     with misbehaving() as server:
         engine = AnthropicHttpEngine(server.url, "theirs", api_key="secret", slots=4)
-        _ = [delta async for delta in engine.stream(asking())]
+        _ = [delta async for pieces in engine.stream(asking()) for delta in pieces]
         await engine.aclose()
         with anthropic.Anthropic(
             api_key="secret", base_url=server.url.removesuffix("/v1")

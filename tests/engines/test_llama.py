@@ -50,7 +50,7 @@ def asking(text: str = "What is FastAPI?", **changes: Any) -> ChatRequest:
 
 
 async def answer(engine: LlamaEngine, request: ChatRequest | CompletionRequest) -> list[Delta]:
-    return [delta async for delta in engine.stream(request)]
+    return [delta async for pieces in engine.stream(request) for delta in pieces]
 
 
 def text_of(deltas: list[Delta]) -> str:
@@ -160,7 +160,7 @@ async def test_what_was_read_for_one_user_helps_only_that_user(engine: LlamaEngi
 
     async def remembered(salt: str) -> int:
         stream = engine.stream(prompt, cache_salt=salt)
-        usages = [delta.usage async for delta in stream if delta.usage]
+        usages = [delta.usage async for pieces in stream for delta in pieces if delta.usage]
         return usages[-1].cached_tokens
 
     asked = {"ada": await remembered("ada"), "bob": await remembered("bob")}
@@ -237,9 +237,9 @@ async def test_a_caller_who_stops_reading_is_not_the_childs_silence(weights: Pat
         first = await anext(stream)
         await asyncio.sleep(4)  # longer than the child may be silent
 
-        rest = [delta async for delta in stream]
+        rest = [delta async for pieces in stream for delta in pieces]
 
-        assert text_of([first, *rest])
+        assert text_of([*first, *rest])
         assert rest[-1].usage is not None
         assert engine.pid == pid
     finally:

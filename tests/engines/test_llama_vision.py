@@ -58,7 +58,7 @@ def asking(*photos: str, **changes: Any) -> ChatRequest:
 
 
 async def answer(engine: LlamaEngine, request: ChatRequest) -> list[Delta]:
-    return [delta async for delta in engine.stream(request)]
+    return [delta async for pieces in engine.stream(request) for delta in pieces]
 
 
 async def test_a_picture_is_read_and_takes_its_tokens_of_the_prompt(engine: LlamaEngine) -> None:

@@ -32,7 +32,7 @@ async def answer(
 ) -> list[Delta]:
     engine = OpenAIHttpEngine(f"{url}/v1", "theirs", api_key=api_key, slots=4)
     try:
-        return [delta async for delta in engine.stream(request, choice=choice)]
+        return [delta async for pieces in engine.stream(request, choice=choice) for delta in pieces]
     finally:
         await engine.aclose()
 
@@ -59,7 +59,7 @@ def whole(**more: Any) -> bytes:
 async def answer_whole(url: str, request: ChatRequest) -> list[Delta]:
     engine = OpenAIHttpEngine(f"{url}/v1", "theirs", api_key=None, slots=4, always_stream=False)
     try:
-        return [delta async for delta in engine.stream(request)]
+        return [delta async for pieces in engine.stream(request) for delta in pieces]
     finally:
         await engine.aclose()
 

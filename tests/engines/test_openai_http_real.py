@@ -37,7 +37,7 @@ def asking(**changes: Any) -> ChatRequest:
 
 
 async def answer(engine: Engine, request: ChatRequest) -> list[Delta]:
-    return [delta async for delta in engine.stream(request)]
+    return [delta async for pieces in engine.stream(request) for delta in pieces]
 
 
 @pytest.mark.parametrize("kind", [OpenAIHttpEngine, AnthropicHttpEngine])

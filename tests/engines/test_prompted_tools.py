@@ -52,7 +52,7 @@ def asking(**changes: Any) -> ChatRequest:
 
 
 async def answer(engine: PromptedTools, request: Any) -> list[Delta]:
-    return [delta async for delta in engine.stream(request)]
+    return [delta async for pieces in engine.stream(request) for delta in pieces]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -31,15 +31,16 @@ def asking(**changes: Any) -> ChatRequest:
     return ChatRequest.model_validate(given | changes)
 
 
-async def spoken(*texts: str) -> AsyncGenerator[Delta]:
+async def spoken(*texts: str) -> AsyncGenerator[list[Delta]]:
     for text in texts:
-        yield Delta(text=text, tokens=1)
-    yield Delta(finish_reason="stop", usage=Usage(5, len(texts)))
+        yield [Delta(text=text, tokens=1)]
+    yield [Delta(finish_reason="stop", usage=Usage(5, len(texts)))]
 
 
 async def read(*texts: str) -> list[Delta]:
     tools = tool_prompt.offered(asking())
-    return [delta async for delta in tool_prompt.read_calls(spoken(*texts), tools, "call_1")]
+    answer = tool_prompt.read_calls(spoken(*texts), tools, "call_1")
+    return [delta async for pieces in answer for delta in pieces]
 
 
 async def test_an_answer_that_is_a_call_becomes_one() -> None:
@@ -55,12 +56,12 @@ async def test_an_answer_that_is_a_call_becomes_one() -> None:
 
 async def test_counts_are_passed_on_while_the_text_is_held_back() -> None:
     tools = tool_prompt.offered(asking())
-    deltas = tool_prompt.read_calls(spoken('{"name": ', '"x"'), tools, "call_1")
+    answer = tool_prompt.read_calls(spoken('{"name": ', '"x"'), tools, "call_1")
 
-    first, second = await anext(deltas), await anext(deltas)
+    (first,), (second,) = await anext(answer), await anext(answer)
 
     assert (first.text, first.tokens, second.text, second.tokens) == ("", 1, "", 1)
-    await deltas.aclose()
+    await answer.aclose()
 
 
 async def test_plain_text_is_passed_on_piece_by_piece() -> None:

@@ -14,9 +14,7 @@ from galley.core.security import make_key
 from galley.db.tables import id_bytes
 from tests.cli.program import environment, run
 from tests.faults.test_kill import Load, galley_serve
-from tests.redis_server import RedisServer, redis_of_session
-
-__all__ = ["redis_of_session"]
+from tests.redis_server import RedisServer
 
 ROUNDS = 6
 RELEASED_S = 60.0
@@ -24,9 +22,9 @@ RELEASED_S = 60.0
 
 @pytest.mark.slow
 def test_six_rounds_of_kill_9_lose_nothing_bill_nothing_twice_and_hold_nothing(
-    models_dir: Path, tmp_path: Path, redis_of_session: RedisServer
+    models_dir: Path, tmp_path: Path, redis_server: RedisServer
 ) -> None:
-    key, redis = make_key(), {"GALLEY_REDIS_URL": redis_of_session.url}
+    key, redis = make_key(), {"GALLEY_REDIS_URL": redis_server.url}
     seen: list[str] = []
     limited = ""
     for _ in range(ROUNDS):

@@ -17,11 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from galley.core.catalogue import EMBEDDED_MODELS
 from galley.core.settings import Settings
 from galley.db.tables import Price
-from tests.databases import postgres_server, postgresql_url
-from tests.redis_server import RedisServer, redis_of_session
+from tests.redis_server import RedisServer
 from tests.serving import LiveServer, make_settings, serving
-
-__all__ = ["postgres_server", "postgresql_url", "redis_of_session"]
 
 MODEL = "all-minilm-l6-v2"
 CLIENTS = 64
@@ -32,14 +29,14 @@ Answer = tuple[int, dict[str, Any]]
 
 @pytest.fixture
 def two_servers(
-    models_dir: Path, tmp_path: Path, postgresql_url: str, redis_of_session: RedisServer
+    models_dir: Path, tmp_path: Path, postgresql_url: str, redis_server: RedisServer
 ) -> Iterator[list[LiveServer]]:
     """Both have the same price for a text, which was set before they started."""
 
     def settings(name: str, **model: Any) -> Settings:
         return make_settings(
             tmp_path / name, models_dir, database_url=postgresql_url,
-            redis_url=redis_of_session.url, embedded_models=False, **model,
+            redis_url=redis_server.url, embedded_models=False, **model,
         )  # fmt: skip
 
     async def price(session: AsyncSession) -> None:
@@ -135,17 +132,17 @@ def test_spending_is_never_above_the_credit(two_servers: list[LiveServer]) -> No
 
 
 def test_without_redis_nobody_waits_or_fails_and_readiness_says_so(
-    two_servers: list[LiveServer], redis_of_session: RedisServer
+    two_servers: list[LiveServer], redis_server: RedisServer
 ) -> None:
     server = two_servers[0]
     key = server.key_of_new_user(limits={"requests_per_minute": 1_000_000})
     with steady_load(server, key) as seen:
         time.sleep(1)
-        redis_of_session.stop()
+        redis_server.stop()
         until(lambda: limits_part(server) != "ok")
         lost = server.client.get("/health/ready")
         time.sleep(1)
-        redis_of_session.start()
+        redis_server.start()
         until(lambda: limits_part(server) == "ok")
         time.sleep(0.5)
 

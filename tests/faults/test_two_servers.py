@@ -21,12 +21,9 @@ from galley.core.security import make_key
 from galley.db.session import open_database, visit_database
 from galley.db.tables import ApiRequest, Instance, Price, utc_now
 from galley.services.instances import BEAT_S, SILENT
-from tests.databases import postgres_server, postgresql_url
 from tests.faults.test_kill import galley_serve
 from tests.loopback import HANG, scripted_server
 from tests.serving import make_settings, serving
-
-__all__ = ["postgres_server", "postgresql_url"]
 
 MODEL = "far"
 

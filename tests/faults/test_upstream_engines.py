@@ -2,9 +2,11 @@
 else's secrets."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,7 @@ from galley.engines.openai_http import OpenAIHttpEngine
 from galley.schemas.chat import ChatRequest
 from galley.schemas.delta import Delta
 from tests import upstream, upstream_faults
+from tests.certificates import loopback_certificate
 from tests.upstream import Behaviour, Call, Upstream, misbehaving
 
 pytestmark = pytest.mark.anyio
@@ -70,13 +73,26 @@ STILL_AN_ANSWER: list[Behaviour] = [
 ]
 
 
-@pytest.fixture(params=[OpenAIHttpEngine, AnthropicHttpEngine])
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]:
+    return loopback_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(
+    params=[(OpenAIHttpEngine, False), (AnthropicHttpEngine, False), (OpenAIHttpEngine, True)],
+    ids=["openai", "anthropic", "openai over TLS"],
+)
 async def setting(
-    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+    certificate: tuple[ssl.SSLContext, Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[tuple[Upstream, Engine]]:
     """A server, and an engine that asks it; afterwards nothing was leaked, connections included."""
-    with misbehaving() as server:
-        engine: Engine = request.param(
+    kind, over_tls = request.param
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[1]))
+    with misbehaving(tls=certificate[0] if over_tls else None) as server:
+        engine: Engine = kind(
             server.url,
             "theirs",
             api_key=KEY,
@@ -100,7 +116,7 @@ async def until_closed(server: Upstream) -> None:
 
 
 async def answer(engine: Engine) -> list[Delta]:
-    return [delta async for delta in engine.stream(REQUEST)]
+    return [delta async for pieces in engine.stream(REQUEST) for delta in pieces]
 
 
 def text_of(deltas: list[Delta]) -> str:
@@ -247,10 +263,10 @@ async def test_who_reads_slowly_is_not_taken_for_a_slow_server(
 
     server.behaviour = one_by_one
     said = ""
-    async with aclosing(engine.stream(REQUEST)) as deltas:
-        async for delta in deltas:
-            said += delta.text
-            if delta.text == upstream.WORDS[0]:
+    async with aclosing(engine.stream(REQUEST)) as answer:
+        async for pieces in answer:
+            said += text_of(pieces)
+            if text_of(pieces) == upstream.WORDS[0]:
                 await asyncio.sleep(2 * PATIENCE.first_token)
 
     assert said == upstream.TEXT
@@ -261,7 +277,7 @@ async def test_who_asks_no_more_hangs_up(setting: tuple[Upstream, Engine], endin
     server, engine = setting
     server.behaviour = upstream_faults.hang_mid_stream
     stream = engine.stream(REQUEST)
-    while not (await anext(stream)).text:
+    while not text_of(await anext(stream)):
         pass
 
     if ending == "cancelled":
@@ -274,15 +290,19 @@ async def test_who_asks_no_more_hangs_up(setting: tuple[Upstream, Engine], endin
     await until_closed(server)
 
 
-async def _rest_of(stream: AsyncIterator[Delta]) -> list[Delta]:
-    return [delta async for delta in stream]
+async def _rest_of(stream: AsyncIterator[list[Delta]]) -> list[Delta]:
+    return [delta async for pieces in stream for delta in pieces]
 
 
 async def test_a_request_of_megabytes_is_sent_whole(setting: tuple[Upstream, Engine]) -> None:
     server, engine = setting
     long = REQUEST.messages[0].model_copy(update={"content": "a" * 3_000_000})
 
-    deltas = [d async for d in engine.stream(REQUEST.model_copy(update={"messages": [long]}))]
+    deltas = [
+        d
+        async for pieces in engine.stream(REQUEST.model_copy(update={"messages": [long]}))
+        for d in pieces
+    ]
 
     assert text_of(deltas) == upstream.TEXT
     assert "a" * 3_000_000 in str(server.calls[0].body["messages"])

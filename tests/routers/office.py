@@ -1,7 +1,7 @@
 """A server without models, its admin, and people who come in."""
 
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from fastapi import FastAPI
 
 from galley.core.settings import Settings
 from galley.main import create_app
-from galley.runtime import Runtime
+from galley.runtime import Runtime, open_runtime
 from tests.serving import make_settings
+from tests.sqlite_file import put_sqlite
 
 Client = httpx2.AsyncClient
+_closed: list[FastAPI] = []  # apps that were, and may be again
 
 
 @dataclass
@@ -29,9 +31,8 @@ class Person:
 class Office:
     """A running app, and whoever knocks."""
 
-    def __init__(self, app: FastAPI, stack: AsyncExitStack) -> None:
+    def __init__(self, app: FastAPI) -> None:
         self._app = app
-        self._stack = stack
         self.runtime: Runtime = app.state.runtime
         bootstrap_key = self.runtime.settings.bootstrap_key
         assert bootstrap_key is not None
@@ -73,8 +74,14 @@ async def open_office(folder: Path) -> AsyncGenerator[Office]:
 
 @asynccontextmanager
 async def open_app(settings: Settings) -> AsyncGenerator[Office]:
-    """Run an app as `settings` say."""
-    app = create_app(settings)
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(app.router.lifespan_context(app))
-        yield Office(app, stack)
+    """Run an app as `settings` say.
+
+    It may have run before: FastAPI prepares a route when it is asked for first, which takes longer
+    than most tests, and all that an app knows is in its runtime.
+    """
+    put_sqlite(settings.database_url.get_secret_value())
+    app = _closed.pop() if _closed else create_app(settings)
+    async with open_runtime(settings) as app.state.runtime:
+        yield Office(app)
+    del app.state.runtime
+    _closed.append(app)

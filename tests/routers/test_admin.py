@@ -237,12 +237,15 @@ async def test_what_has_the_wrong_form_is_said_in_words(office: Office) -> None:
     user = await office.admin.post("/v1/admin/users", json={"email": "bob", "name": "Bob"})
     tier = await office.admin.put("/v1/admin/tiers/My%20tier", json={})
     month = await office.admin.get("/v1/invoices/november")
+    cat = {"email": "cat@example.org", "name": "Cat", "password": "short"}
+    password = await office.admin.post("/v1/admin/users", json=cat)
 
-    said = [refused.json()["detail"][0]["msg"] for refused in (user, tier, month)]
+    said = [refused.json()["detail"][0]["msg"] for refused in (user, tier, month, password)]
     assert said == [
         "this is no address such as ada@example.org",
         "a tier's name is up to 64 of a-z, 0-9, - and _, a letter or digit first",
         "this is no month such as 2026-11",
+        "a password has 12 to 256 characters",
     ]
 
 

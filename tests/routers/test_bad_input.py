@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -178,31 +178,26 @@ def big(kind: bytes, count: int) -> bytes:
     return b'{"messages": [' + kind * count + b'{"role": "user", "content": "hi"}]}'
 
 
-HEAVY = {
-    "a million numbers": big(b"1,", 4_000_000),
-    "a million lists": big(b"[],", 2_500_000),
-    "a million objects": big(b"{},", 2_500_000),
-    "a million names": b"{" + b",".join(b'"%d":1' % n for n in range(600_000)) + b"}",
-    "a name given twice at the end": (
-        b"{" + b",".join(b'"%d":1' % n for n in range(20_000)) + b',"19999":1}'
-    ),
-    "faults in every message": big(b"{},", 2_000),
-    "many unknown names": (
-        b'{"messages": ['
-        + b",".join(b"{" + b",".join(b'"%d":1' % n for n in range(100)) + b"}" for _ in range(900))
-        + b"]}"
-    ),
-    "a text of 9 MB": b'{"messages": [{"role": "user", "content": "' + b"a" * 9_000_000 + b'"}]}',
-    "9 MB of escapes": b'{"messages": [{"role": "user", "content": "'
-    + b"\\u00e9" * 1_500_000
-    + b'"}]}',
-}
+def heavy() -> Iterator[tuple[str, bytes]]:
+    """Bodies of up to 10 MB, made as they are asked for."""
+    yield "a million numbers", big(b"1,", 4_000_000)
+    yield "a million lists", big(b"[],", 2_500_000)
+    yield "a million objects", big(b"{},", 2_500_000)
+    yield "a million names", b"{" + b",".join(b'"%d":1' % n for n in range(600_000)) + b"}"
+    names = b",".join(b'"%d":1' % n for n in range(20_000))
+    yield "a name given twice at the end", b"{" + names + b',"19999":1}'
+    yield "faults in every message", big(b"{},", 2_000)
+    unknown = b"{" + b",".join(b'"%d":1' % n for n in range(100)) + b"},"
+    yield "many unknown names", big(unknown, 900)
+    text = b'{"messages": [{"role": "user", "content": "%b"}]}'
+    yield "a text of 9 MB", text % (b"a" * 9_000_000)
+    yield "9 MB of escapes", text % (b"\\u00e9" * 1_500_000)
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat"])
 def test_heavy_input_does_not_hold_up_others(live_server: LiveServer, path: str) -> None:
     with pinging(live_server) as pulse:
-        for name, body in HEAVY.items():
+        for name, body in heavy():
             began = time.monotonic()
             answer = live_server.client.post(path, content=body)
 
@@ -215,21 +210,22 @@ def test_heavy_input_does_not_hold_up_others(live_server: LiveServer, path: str)
 
 FORM = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
 FIELD = b'--x\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n1\r\n'
-HEAVY_PICTURES = {
-    "ten million objects": (b'{"images": [' + b"{}," * 10_000_000 + b"{}]}", "application/json"),
-    "40 MB of base64": (b'{"image": "' + b"A" * 40_000_000 + b'"}', "application/json"),
-    "a form of line breaks": (FORM + b"\r\n-" * 10_000_000, "multipart/form-data; boundary=x"),
-    "half a million fields": (FIELD * 500_000, "multipart/form-data; boundary=x"),
-    "a field in Punycode": (
-        FIELD.replace(b"1", b"-" + b"a" * 1_000_000) + b"--x--\r\n",
-        "multipart/form-data; boundary=x; charset=punycode",
-    ),
-}
+
+
+def heavy_pictures() -> Iterator[tuple[str, bytes, str]]:
+    """Bodies of up to 60 MB and their types, made as they are asked for."""
+    form = "multipart/form-data; boundary=x"
+    yield "ten million objects", b'{"images": [' + b"{}," * 10_000_000 + b"{}]}", "application/json"
+    yield "40 MB of base64", b'{"image": "' + b"A" * 40_000_000 + b'"}', "application/json"
+    yield "a form of line breaks", FORM + b"\r\n-" * 10_000_000, form
+    yield "half a million fields", FIELD * 500_000, form
+    punycode = FIELD.replace(b"1", b"-" + b"a" * 1_000_000) + b"--x--\r\n"
+    yield "a field in Punycode", punycode, f"{form}; charset=punycode"
 
 
 def test_heavy_pictures_do_not_hold_up_others(live_server: LiveServer) -> None:
     with pinging(live_server) as pulse:
-        for name, (body, kind) in HEAVY_PICTURES.items():
+        for name, body, kind in heavy_pictures():
             headers = {"content-type": kind}
             answer = live_server.client.post("/v2/classify", content=body, headers=headers)
 

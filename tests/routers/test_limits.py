@@ -69,6 +69,22 @@ def test_over_the_limit_is_refused_in_openais_envelope(
     assert live_server.row(refused)["state"] == "refused"
 
 
+@pytest.mark.parametrize(
+    ("limits", "whose"), [({"requests_per_day": 0}, "of this user"), ({}, "tier NAME")]
+)
+def test_a_refusal_says_whose_limit_it_is(
+    live_server: LiveServer, limits: dict[str, int], whose: str
+) -> None:
+    tier = live_server.new_tier(limits={"requests_per_day": 0})
+    key = live_server.key_of_new_user(tier=tier, limits=limits)
+    headers = {"authorization": f"Bearer {key}"}
+
+    refused = live_server.client.post("/v1/chat/completions", json=HELLO, headers=headers)
+
+    said = refused.json()["error"]["message"]
+    assert f"limit of 0 requests a day ({whose.replace('NAME', tier)})" in said
+
+
 def test_a_request_that_could_never_fit_is_not_worth_trying_again(live_server: LiveServer) -> None:
     key = live_server.key_of_new_user(limits={"tokens_per_minute": 50})
     headers = {"authorization": f"Bearer {key}"}

@@ -1,7 +1,5 @@
-import asyncio
 import json
 import re
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,11 +9,12 @@ from hypothesis import strategies as st
 from galley.core.errors import BadRequestError, UnprocessableError
 from galley.dialects import anthropic, native, openai
 from galley.dialects.base import Dialect
-from galley.routers.parsing import BIG, MOST_NAMES, MOST_PARTS, parse
+from galley.routers.parsing import BIG, MOST_NAMES, MOST_PARTS
 from galley.schemas.base import Request
 from galley.schemas.chat import ChatRequest
 from galley.schemas.embeddings import EmbeddingRequest
 from galley.schemas.messages import MessagesRequest
+from tests.parsing import parse_now
 from tests.schemas.bodies import VALID, changed, json_values, places
 
 SHAPES = pytest.mark.parametrize("shape", list(VALID), ids=lambda shape: shape.__name__)
@@ -23,7 +22,6 @@ DIALECTS = pytest.mark.parametrize(
     "dialect", [openai, anthropic, native], ids=["openai", "anthropic", "native"]
 )
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-HEAVY = ThreadPoolExecutor(1)
 MARK = "Zq7"
 LONG = MARK * 200  # longer than any message may quote
 FORMS = b'{}[]:,"\\ \x00\xff\xed\xa0\x80\xef\xbb\xbf0123456789eE+-.truefalsnNaI'
@@ -33,7 +31,7 @@ def refused(shape: type[Request], body: bytes, dialect: Dialect) -> dict[str, An
     """What the caller is told, or nothing where `body` is taken."""
     expected = UnprocessableError if dialect is native else BadRequestError
     try:
-        asyncio.run(parse(shape, body, dialect, HEAVY))
+        parse_now(shape, body, dialect)
     except expected as error:
         return dialect.error_body(error, "1")
     return None
@@ -139,7 +137,7 @@ def test_a_big_body_is_parsed_as_a_small_one_is() -> None:
     text = "x" * BIG
     body = json.dumps({"model": "m", "input": text}).encode()
 
-    request = asyncio.run(parse(EmbeddingRequest, body, openai, HEAVY))
+    request = parse_now(EmbeddingRequest, body, openai)
 
     assert request.input == text
 

@@ -322,11 +322,12 @@ def test_fields_without_a_meaning_here_are_accepted_and_recorded(live_server: Li
         service_tier="auto",
         user="u",
         stream_options={"include_obfuscation": False},
+        client_metadata={"session_id": "1"},
     )
 
     assert text_of(answer) == text_of(ask(live_server))
     assert live_server.row(answer)["ignored_fields"] == (
-        "include[0],include_obfuscation,reasoning,service_tier,summary,truncation,user"
+        "client_metadata,include[0],include_obfuscation,reasoning,service_tier,summary,truncation,user"
     )
 
 

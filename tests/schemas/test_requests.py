@@ -1,7 +1,5 @@
-import asyncio
 import json
 import math
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,7 +8,6 @@ from hypothesis import strategies as st
 
 from galley.core.errors import BadRequestError
 from galley.dialects import openai
-from galley.routers.parsing import parse
 from galley.schemas.base import Request
 from galley.schemas.chat import MAX_TOKENS, ChatRequest, SimpleChatRequest
 from galley.schemas.classify import ClassifyBatchRequest, ClassifyRequest
@@ -18,6 +15,7 @@ from galley.schemas.completions import CompletionRequest
 from galley.schemas.embeddings import EmbeddingRequest
 from galley.schemas.messages import CountTokensRequest, MessagesRequest
 from galley.schemas.responses import ResponsesRequest
+from tests.parsing import parse_now
 from tests.schemas.bodies import INT64, VALID, changed, places, spelled
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -76,8 +74,7 @@ NUMBERS = pytest.mark.parametrize(
 
 
 def read(shape: type[Request], body: Any) -> Request:
-    with ThreadPoolExecutor(1) as heavy:
-        return asyncio.run(parse(shape, json.dumps(body).encode(), openai, heavy))
+    return parse_now(shape, json.dumps(body).encode(), openai)
 
 
 def written(value: Any) -> Any:

@@ -18,10 +18,10 @@ from galley.services.caching import AnswerCache, Hit, Lookup
 from galley.stores.cache import Cache
 from galley.stores.cache_memory import MemoryCache
 from galley.stores.cache_redis import RedisCache
-from tests.redis_server import RedisServer, redis_of_session, redis_server
+from tests.redis_server import RedisServer
 from tests.services.minilm import minilm, open_minilm
 
-__all__ = ["minilm", "redis_of_session", "redis_server"]
+__all__ = ["minilm"]
 
 pytestmark = pytest.mark.anyio
 
@@ -108,8 +108,7 @@ async def give(
     lookup = looking(cache, request, **how)
     found = await lookup.find()
     if found is None:
-        for delta in answer:
-            lookup.add(delta)
+        lookup.add(answer)
         await lookup.keep(served)
     return found
 

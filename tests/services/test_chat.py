@@ -10,9 +10,9 @@ from galley.services.chat import gather
 pytestmark = pytest.mark.anyio
 
 
-async def stream(deltas: Sequence[Delta]) -> AsyncGenerator[Delta]:
+async def stream(deltas: Sequence[Delta]) -> AsyncGenerator[list[Delta]]:
     for delta in deltas:
-        yield delta
+        yield [delta]
 
 
 async def test_pieces_join_by_answer_in_their_order() -> None:

@@ -1,7 +1,7 @@
 """Trying again, and elsewhere; the servers are scripts of what each call does."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -61,9 +61,27 @@ async def gather(
     dispatch: Dispatch, servers: Servers, targets: list[Loaded[Engine]], **more: Any
 ) -> tuple[list[str], list[Attempt]]:
     attempts: list[Attempt] = []
-    stream = dispatch.stream(targets, attempts, servers.ask, **more)
-    async with aclosing(stream) as pieces:
+    async with aclosing(stream(dispatch, servers, targets, attempts, **more)) as pieces:
         return [piece async for piece in pieces], attempts
+
+
+async def stream(
+    dispatch: Dispatch,
+    servers: Servers,
+    targets: list[Loaded[Engine]],
+    attempts: list[Attempt],
+    *,
+    counts: Callable[[str], bool] = lambda _: True,
+) -> AsyncGenerator[str]:
+    """Answer as a service does: the first piece that counts reaches the caller."""
+    async for turn in dispatch.course(targets, attempts):
+        with turn:
+            async with aclosing(servers.ask(turn.target, turn.replica)) as pieces:
+                async for piece in pieces:
+                    if counts(piece):
+                        turn.answered()
+                    yield piece
+            return
 
 
 @pytest.fixture
@@ -219,12 +237,12 @@ async def test_retries_stop_when_a_tenth_of_the_requests_had_one(dispatch: Dispa
 async def test_the_least_busy_replica_is_asked(dispatch: Dispatch) -> None:
     servers = Servers(big=[["a", "b"]])
     (target,) = servers.targets(replicas=2)
-    first = dispatch.stream([target], [], servers.ask)
+    first = stream(dispatch, servers, [target], [])
     attempts: list[Attempt] = []
 
     async with aclosing(first):
         await anext(first)
-        async with aclosing(dispatch.stream([target], attempts, servers.ask)) as second:
+        async with aclosing(stream(dispatch, servers, [target], attempts)) as second:
             assert [piece async for piece in second] == ["a", "b"]
 
     assert attempts[0].replica == 1
@@ -244,10 +262,10 @@ async def test_another_replica_takes_over(dispatch: Dispatch) -> None:
 async def test_a_hang_up_closes_the_call_and_says_so(dispatch: Dispatch) -> None:
     servers = Servers(big=[["a", "b"]])
     attempts: list[Attempt] = []
-    stream = dispatch.stream(servers.targets(), attempts, servers.ask)
+    answer = stream(dispatch, servers, servers.targets(), attempts)
 
-    await anext(stream)
-    await stream.aclose()
+    await anext(answer)
+    await answer.aclose()
 
     assert servers.closed == 1
     assert attempts[0].outcome == "cancelled"

@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,8 +37,8 @@ REQUEST_ID = "01a1fd1e-df93-7326-9084-fd00f13dc9db"
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncGenerator[Database]:
-    async with open_database(f"sqlite:///{tmp_path}/galley.db") as database:
+async def database(sqlite_url_at_head: str) -> AsyncGenerator[Database]:
+    async with open_database(sqlite_url_at_head) as database:
         yield database
 
 
@@ -93,8 +92,8 @@ async def test_success_is_booked_before_the_answer_may_leave(
     meter: Meter, caller: Caller, database: Database
 ) -> None:
     async with meter.hold(Arrival(REQUEST_ID, "mine-1"), caller, "chat") as charge:
-        charge.add(Delta(text="Hello", tokens=1))
-        charge.add(Delta(finish_reason="stop", usage=Usage(7, 3, 2)))
+        charge.add([Delta(text="Hello", tokens=1)])
+        charge.add([Delta(finish_reason="stop", usage=Usage(7, 3, 2))])
         await meter.settle(charge)
 
         row = await only_row(database)
@@ -127,9 +126,9 @@ async def test_a_request_that_breaks_off_is_booked_once_with_what_was_made(
 ) -> None:
     async def request() -> None:
         async with meter.hold(Arrival(REQUEST_ID, None), caller, "chat") as charge:
-            charge.add(Delta(usage=Usage(prompt_tokens=7)))
-            charge.add(Delta(text="Hello", tokens=1))
-            charge.add(Delta(text=" you", tokens=1))
+            charge.add([Delta(usage=Usage(prompt_tokens=7))])
+            charge.add([Delta(text="Hello", tokens=1)])
+            charge.add([Delta(text=" you", tokens=1)])
             raise ending
 
     with pytest.raises(type(ending)):
@@ -148,7 +147,7 @@ async def test_a_server_that_stops_books_what_it_cuts_off(
 ) -> None:
     async def cut_off() -> None:
         async with meter.hold(Arrival(REQUEST_ID, None), caller, "chat") as charge:
-            charge.add(Delta(text="Hello", tokens=1))
+            charge.add([Delta(text="Hello", tokens=1)])
             raise asyncio.CancelledError
 
     with pytest.raises(OverloadedError, match="stopping"):
@@ -178,7 +177,7 @@ async def test_what_was_made_is_billed_even_if_the_rest_is_refused(
     async def two_prompts() -> None:
         async with meter.hold(Arrival(REQUEST_ID, None), caller, "completions") as charge:
             await meter.admit(charge, "small", completion_tokens=9)
-            charge.add(Delta(text="the first of two answers", usage=Usage(7, 5)))
+            charge.add([Delta(text="the first of two answers", usage=Usage(7, 5))])
             raise BadRequestError("the second prompt is too long")
 
     with pytest.raises(BadRequestError):
@@ -216,7 +215,7 @@ async def test_answers_to_one_prompt_count_it_once(meter: Meter, caller: Caller)
     async with meter.hold(Arrival(REQUEST_ID, None), caller, "chat") as charge:
         charge.per_prompt = 2
         for index, prompt in ((0, 10), (1, 10), (2, 30), (3, 30)):
-            charge.add(Delta(index=index, usage=Usage(prompt, 5)))
+            charge.add([Delta(index=index, usage=Usage(prompt, 5))])
 
         assert charge.usage == Usage(prompt_tokens=40, completion_tokens=20)
         await meter.settle(charge)
@@ -227,7 +226,7 @@ async def test_metrics_count_what_the_ledger_books(
 ) -> None:
     async with meter.hold(Arrival(REQUEST_ID, None), caller, "chat") as charge:
         charge.record.served_model = "m"
-        charge.add(Delta(text="x", usage=Usage(7, 3)))
+        charge.add([Delta(text="x", usage=Usage(7, 3))])
         await meter.settle(charge)
 
     def value(name: str, **labels: Any) -> float | None:
@@ -244,7 +243,7 @@ async def ask(meter: Meter, caller: Caller, tokens: int = 0, **most: int) -> dic
     """One request that uses `tokens`; returns how the limits stood when it was let in."""
     async with meter.hold(Arrival(new_id(), None), caller, "chat") as charge:
         await meter.admit(charge, "small", **most)
-        charge.add(Delta(text="x", usage=Usage(completion_tokens=tokens)))
+        charge.add([Delta(text="x", usage=Usage(completion_tokens=tokens))])
         await meter.settle(charge)
         return {name.decode(): value.decode() for name, value in charge.headers}
 

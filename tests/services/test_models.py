@@ -73,7 +73,7 @@ async def test_a_replica_that_cannot_be_opened_closes_those_before_it() -> None:
 
 
 async def test_a_model_that_is_changed_closes_the_old_one_and_keeps_the_new() -> None:
-    models, places = Models({}), Places()
+    models, places = Models({}, grace_s=0), Places()
     places.gate.set()
     models.add("far", FAR, places.open)
     await settled()
@@ -84,3 +84,38 @@ async def test_a_model_that_is_changed_closes_the_old_one_and_keeps_the_new() ->
     assert [place.closed for place in places.opened] == [True, True, False, False]
     await models.aclose()
     assert all(place.closed for place in places.opened)
+
+
+async def test_a_model_that_is_taken_away_stays_open_for_who_has_it_in_hand_or_is_at_it() -> None:
+    models, places = Models({}, grace_s=0.05), Places()
+    places.gate.set()
+    models.add("far", FAR, places.open)
+    await settled()
+    (first, _) = models.find("far").replicas
+
+    models.remove("far")
+    await settled()
+    in_hand = [place.closed for place in places.opened]
+    first.busy = 1  # it begins
+    await asyncio.sleep(0.12)
+    at_it = [place.closed for place in places.opened]
+    first.busy = 0
+    await asyncio.sleep(0.12)
+
+    assert (in_hand, at_it) == ([False, False], [False, False])
+    assert [place.closed for place in places.opened] == [True, True]
+    await models.aclose()
+
+
+async def test_a_server_that_stops_does_not_wait_for_models_that_were_taken_away() -> None:
+    models, places = Models({}), Places()
+    places.gate.set()
+    models.add("far", FAR, places.open)
+    await settled()
+    models.remove("far")
+    await settled()
+
+    async with asyncio.timeout(1):
+        await models.aclose()
+
+    assert [place.closed for place in places.opened] == [True, True]

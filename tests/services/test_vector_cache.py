@@ -13,9 +13,7 @@ from galley.services.vector_cache import VectorCache
 from galley.stores.cache import Cache
 from galley.stores.cache_memory import MemoryCache
 from galley.stores.cache_redis import RedisCache
-from tests.redis_server import RedisServer, redis_of_session, redis_server
-
-__all__ = ["redis_of_session", "redis_server"]
+from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
 

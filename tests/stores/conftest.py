@@ -1,4 +1,4 @@
-"""What the tests of this room share: a clock, books, Redis, and limiters of both kinds."""
+"""What the tests of this room share: a clock, books, and limiters of both kinds."""
 
 from collections.abc import AsyncGenerator
 
@@ -7,16 +7,8 @@ import pytest
 from galley.stores.limiter import Limiter
 from galley.stores.limiter_memory import MemoryLimiter
 from galley.stores.limiter_redis import RedisLimiter
-from tests.redis_server import (
-    RedisServer,
-    own_redis,
-    redis_client,
-    redis_of_session,
-    redis_server,
-)
+from tests.redis_server import RedisServer
 from tests.stores.books import Books, Clock
-
-__all__ = ["own_redis", "redis_client", "redis_of_session", "redis_server"]
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@ import asyncio
 import pytest
 
 from galley.stores.forgetting import Forgetting
-from tests.redis_server import RedisServer, redis_of_session
-
-__all__ = ["redis_of_session"]
+from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
 
@@ -29,9 +27,9 @@ class Memory:
         return self.told
 
 
-async def test_every_server_hears_whom_one_of_them_forgets(redis_of_session: RedisServer):
+async def test_every_server_hears_whom_one_of_them_forgets(redis_server: RedisServer):
     here, there = Memory(), Memory()
-    async with redis_of_session.client() as one, redis_of_session.client() as other:
+    async with redis_server.client() as one, redis_server.client() as other:
         telling, hearing = Forgetting(one, here.forget), Forgetting(other, there.forget)
         await asyncio.gather(here.hears(1), there.hears(1))
 
@@ -44,14 +42,14 @@ async def test_every_server_hears_whom_one_of_them_forgets(redis_of_session: Red
             await server.aclose()
 
 
-async def test_who_lost_redis_forgets_everybody_when_it_is_back(redis_of_session: RedisServer):
+async def test_who_lost_redis_forgets_everybody_when_it_is_back(redis_server: RedisServer):
     memory = Memory()
-    async with redis_of_session.client() as client:
+    async with redis_server.client() as client:
         forgetting = Forgetting(client, memory.forget)
         await memory.hears(1)
 
-        redis_of_session.stop()
-        redis_of_session.start()
+        redis_server.stop()
+        redis_server.start()
 
         assert await memory.hears(2) == [None, None]
         await forgetting.aclose()
