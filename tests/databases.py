@@ -15,6 +15,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
+import psutil
 import pytest
 
 from galley.db import migrations
@@ -35,6 +36,7 @@ def postgres_server() -> Generator[PostgresServer]:
     """PostgreSQL for this process, on a socket of its own; it starts within a second."""
     # Not in pytest's own directory: that is closed to others, and root's PostgreSQL is another.
     data = _fast_folder() / f"galley-postgres-{os.getpid()}"
+    _sweep(data.parent)
     server = get_server(data)
     server.psql("ALTER SYSTEM SET fsync = off")
     server.psql("SELECT pg_reload_conf()")
@@ -48,6 +50,13 @@ def _fast_folder() -> Path:
     memory = Path("/dev/shm")  # noqa: S108 - the folder within has the process's id
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > ROOMY
     return memory if roomy else Path(tempfile.gettempdir())
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed tests left, whose PostgreSQL ends when it misses its files."""
+    for left in folder.glob("galley-postgres-*"):
+        if not psutil.pid_exists(int(left.name.rpartition("-")[2])):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
