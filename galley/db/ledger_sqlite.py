@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
@@ -41,8 +42,8 @@ from galley.db.tables import (
     id_bytes,
 )
 
-# Each statement lets go of the interpreter and has to get it back: rows go in by dozens.
-_AT_ONCE = (64, 16, 4, 1)
+# Each statement lets go of the interpreter and has to get it back: so many rows are one statement.
+_AT_ONCE = 64
 
 
 def _values(columns: Sequence[str], rows: int) -> str:
@@ -50,8 +51,16 @@ def _values(columns: Sequence[str], rows: int) -> str:
     return f"VALUES {', '.join([row] * rows)}"
 
 
-_UPSERTS = {n: upsert_requests(_values(COLUMNS, n)) for n in _AT_ONCE}
-_ADD_RECEIPTS = {n: add_receipts(_values(RECEIPT_COLUMNS, n)) for n in _AT_ONCE}
+@cache
+def _upserts(rows: int) -> str:
+    return upsert_requests(_values(COLUMNS, rows))
+
+
+@cache
+def _add_receipts(rows: int) -> str:
+    return add_receipts(_values(RECEIPT_COLUMNS, rows))
+
+
 _ADD_TO_HOURS = add_to_hours(_values(SUM_COLUMNS, 1))
 _ADD_TO_DAYS = add_to_days(_values(DAY_COLUMNS, 1))
 # A value that SQLite cannot hold, or a constraint that it breaks.
@@ -98,7 +107,12 @@ class SqliteWriter:
             connection.close()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=self._busy_timeout_s, isolation_level=None)
+        connection = sqlite3.connect(
+            self._path,
+            timeout=self._busy_timeout_s,
+            isolation_level=None,
+            cached_statements=2 * _AT_ONCE + 16,  # every one of ours stays compiled
+        )
         connection.execute("PRAGMA synchronous = FULL")
         return connection
 
@@ -108,7 +122,7 @@ def _commit(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
         connection.execute("BEGIN IMMEDIATE")
         changed = _upsert(connection, rows)
         settled = [row for row in changed if row[STATE] != "open"]
-        _write(connection, _ADD_RECEIPTS, list(map(_receipt, receipts(settled))))
+        _write(connection, _add_receipts, list(map(_receipt, receipts(settled))))
         sums = hourly_sums(settled)
         connection.executemany(_ADD_TO_HOURS, map(_hour, sums))
         connection.executemany(_ADD_TO_DAYS, map(_day, daily_sums(sums)))
@@ -117,27 +131,28 @@ def _commit(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
 def _upsert(connection: sqlite3.Connection, rows: Sequence[Row]) -> Sequence[Row]:
     """Write `rows`; returns those that were not settled before."""
     values = [_request(row[:-1]) for row in rows]
-    if _write(connection, _UPSERTS, values) == len(rows):
+    if _write(connection, _upserts, values) == len(rows):
         return rows
     # Some were: start anew, and ask of each.
     connection.execute("ROLLBACK")
     connection.execute("BEGIN IMMEDIATE")
-    one = _UPSERTS[1]
+    one = _upserts(1)
     return [
         row for row, own in zip(rows, values, strict=True) if connection.execute(one, own).rowcount
     ]
 
 
 def _write(
-    connection: sqlite3.Connection, statements: Mapping[int, str], values: Sequence[Sequence[Any]]
+    connection: sqlite3.Connection,
+    statement: Callable[[int], str],
+    values: Sequence[Sequence[Any]],
 ) -> int:
-    """Run the statements for so many rows at once; returns how many rows changed."""
-    done, changed = 0, 0
-    for n, statement in statements.items():
-        while len(values) - done >= n:
-            part = chain.from_iterable(values[done : done + n])
-            changed += connection.execute(statement, tuple(part)).rowcount
-            done += n
+    """Run the statement for so many rows; returns how many rows changed."""
+    changed = 0
+    for begin in range(0, len(values), _AT_ONCE):
+        part = values[begin : begin + _AT_ONCE]
+        cursor = connection.execute(statement(len(part)), tuple(chain.from_iterable(part)))
+        changed += cursor.rowcount
     return changed
 
 

@@ -225,6 +225,9 @@ class LlamaEngine:
     async def _spawn(self) -> LlamaChild:
         child = await LlamaChild.start(self._wanted, self._loading)
         self.hardware, self.problem = child.hardware, None
+        if child.context < self.context:
+            log.warning("context_too_long", model=self._name, asked=self.context, has=child.context)
+            self.context = child.context
         self._slots = LlamaSlots(self.slots)
         self._heard = asyncio.get_running_loop().time()
         log.info("engine_started", model=self._name, pid=child.process.pid, hardware=child.hardware)

@@ -35,6 +35,7 @@ class LlamaChild:
         socket: where it listens, in a folder that only we can enter; `secret` opens it.
         http: a client of it.
         output: its last lines of standard error.
+        context: of one slot, in tokens; less than was asked for where the model was made for less.
         has_tools: the model's chat template knows tools.
     """
 
@@ -45,6 +46,7 @@ class LlamaChild:
     http: OpenAIHttpEngine
     output: deque[str]
     drained: asyncio.Task[None]
+    context: int
     has_tools: bool
 
     @property
@@ -112,6 +114,7 @@ class LlamaChild:
             await http.aclose()
             raise
         capabilities = props.get("chat_template_caps") or {}
+        generation = props.get("default_generation_settings") or {}
         return cls(
             process=process,
             socket=socket,
@@ -120,6 +123,7 @@ class LlamaChild:
             http=http,
             output=output,
             drained=drained,
+            context=int(generation.get("n_ctx") or wanted["context"]),
             has_tools=bool(capabilities.get("supports_tools")),
         )
 

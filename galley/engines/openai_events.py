@@ -50,7 +50,11 @@ def deltas(event: dict[str, Any], choice: int, calls: CallNumbers) -> list[Delta
 
 def _delta(part: dict[str, Any], choice: int, numbers: CallNumbers) -> Delta:
     piece = a(dict, part.get("delta") or part.get("message"))
-    text = a(str, piece.get("content")) or a(str, part.get("text"))
+    text = piece.get("content")
+    ends = part.get("finish_reason") or part.get("logprobs")
+    if len(piece) == 1 and isinstance(text, str) and not ends:  # as nearly all are
+        return Delta(choice, text, "", 1 if text else 0)
+    text = a(str, text) or a(str, part.get("text"))
     reasoning = a(str, piece.get("reasoning_content")) or a(str, piece.get("reasoning"))
     tokens = _tokens(a(dict, part.get("logprobs")).get("content"))
     reason = a(str, part.get("finish_reason"))

@@ -54,7 +54,7 @@ class Call:
     """One request on its way through an endpoint."""
 
     __slots__ = (
-        "_listening", "_scope", "_send",
+        "_listening", "_received", "_send",
         "arrival", "body", "charge", "dialect", "runtime", "streaming",
     )  # fmt: skip
 
@@ -74,7 +74,7 @@ class Call:
         self.body = body
         self.arrival: Arrival = scope["arrival"]
         self.streaming = False
-        self._scope = scope
+        self._received = dict(reversed(scope["headers"]))  # of several, the first
         self._listening = listening
         self._send = send
         if wishes := self.header(b"cache-control"):
@@ -88,7 +88,7 @@ class Call:
 
     def header(self, name: bytes) -> str:
         """Return the request's header `name` (lower case), or an empty text."""
-        return next((v.decode("latin-1") for k, v in self._scope["headers"] if k == name), "")
+        return self._received.get(name, b"").decode("latin-1")
 
     @property
     def sends_form(self) -> bool:

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from galley.core.settings import Settings
+from galley.routers.corked import CorkedTransport
 
 MAX_HEADER_BYTES = 65_536
 MAX_PIPELINED = 16
@@ -97,7 +98,7 @@ class _WatchedProtocol(HttpToolsProtocol):
     # What the transport says
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(transport)
+        super().connection_made(CorkedTransport(transport, self.loop))
         self.watch.keep_up(self.connections, self.loop)
         self._bound_kernel_backlog()
         most = self.watch.settings.max_connections

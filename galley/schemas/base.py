@@ -1,7 +1,6 @@
 """What every wire shape shares."""
 
-from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -40,15 +39,21 @@ class Request(BaseModel):
         extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
     )
     inert: ClassVar[frozenset[str]] = frozenset()
+    nested: ClassVar[frozenset[str]] = frozenset()
+    """Fields that may have requests in them."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        cls.inert = frozenset(name for name, field in cls.model_fields.items() if field.exclude)
+        fields = cls.model_fields.items()
+        cls.inert = frozenset(name for name, field in fields if field.exclude)
+        cls.nested = frozenset(name for name, field in fields if _has_requests(field.annotation))
 
     @property
     def ignored(self) -> list[str]:
         """The inert fields that this request carries, wherever they are in it."""
-        return sorted({n for part in _parts(self) for n in part.inert & part.model_fields_set})
+        found: set[str] = set()
+        _add_inert(self, found)
+        return sorted(found)
 
 
 class Reply(BaseModel):
@@ -61,12 +66,20 @@ class Reply(BaseModel):
         return self.model_dump(mode="json", exclude_none=True)
 
 
-def _parts(request: Request) -> Iterator[Request]:
-    yield request
-    for name in request.model_fields_set:
+def _has_requests(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, Request):
+        return True
+    return any(map(_has_requests, get_args(annotation)))
+
+
+def _add_inert(request: Request, found: set[str]) -> None:
+    given = request.model_fields_set
+    found |= request.inert & given
+    for name in request.nested & given:
         value = getattr(request, name)
         if isinstance(value, Request):
-            yield from _parts(value)
-        elif isinstance(value, list) and value and isinstance(value[0], Request):
+            _add_inert(value, found)
+        elif isinstance(value, list):
             for item in value:
-                yield from _parts(item)
+                if isinstance(item, Request):
+                    _add_inert(item, found)

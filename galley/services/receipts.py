@@ -31,29 +31,17 @@ from galley.schemas.receipts import (
 from galley.services.charge import Charge
 from galley.services.usage import told
 
-_LIMIT = ("subject", "model", "metric", "period", "limit", "reserved", "remaining", "refused")
+_LIMIT = ("subject", "metric", "period", "limit", "reserved", "remaining", "refused")
 """What is kept of a limit, in this order. What was kept before an upgrade is read after it."""
 
 
 def receipt_of(charge: Charge) -> bytes:
     """Write down how a request came to its end; called for each, so it does little."""
-    limits: list[tuple[Any, ...]] = []
-    for demands, verdict in charge.consulted:
-        for demand, state in zip(demands, verdict.states, strict=True):
-            counter, limit, amount = demand
-            kind, _, name = counter.subject.partition("/")[2].partition(":")
-            limits.append(
-                (
-                    kind or "user",
-                    name if kind == "model" else None,
-                    counter.metric,
-                    counter.period,
-                    limit,
-                    amount,
-                    state.remaining,
-                    verdict.refused == demand,
-                )
-            )
+    limits = [
+        (*demand.counter, demand.limit, demand.amount, state.remaining, verdict.refused is demand)
+        for demands, verdict in charge.consulted
+        for demand, state in zip(demands, verdict.states, strict=True)
+    ]
     return orjson.dumps(
         {
             "limits": limits,
@@ -144,9 +132,7 @@ def _detail(row: ApiRequest, kept: dict[str, Any]) -> Detail:
     admitted, began = kept["admitted_ms"], kept["began_ms"]
     queued = None if admitted is None or began is None else round(began - admitted, 3)
     return Detail(
-        limits=[
-            LimitConsulted(**dict(zip(_LIMIT, limit, strict=True))) for limit in kept["limits"]
-        ],
+        limits=list(map(_limit, kept["limits"])),
         attempts=[AttemptReply(**attempt) for attempt in kept["attempts"]],
         timings=Timings(
             admitted_ms=admitted,
@@ -155,6 +141,13 @@ def _detail(row: ApiRequest, kept: dict[str, Any]) -> Detail:
             total_ms=_rounded(row.response_time_ms),
         ),
     )
+
+
+def _limit(kept: list[Any]) -> LimitConsulted:
+    found: dict[str, Any] = dict(zip(_LIMIT, kept, strict=True))
+    kind, _, name = found["subject"].partition("/")[2].partition(":")
+    found["subject"], found["model"] = kind or "user", name if kind == "model" else None
+    return LimitConsulted(**found)
 
 
 def _rounded(ms: float | None) -> float | None:

@@ -116,6 +116,17 @@ async def test_a_prompt_that_fills_the_context_is_refused_with_both_numbers(
         await engine.check(tokens)
 
 
+async def test_no_context_is_promised_that_the_model_was_not_made_for(weights: Path) -> None:
+    settings = MODEL.model_copy(update={"context": 32_768, "slots": 1})
+    engine = LlamaEngine("smollm2", weights, settings)
+    await engine.start()
+    try:
+        with pytest.raises(BadRequestError, match=r"context is 8192 tokens.* has 9\d{3}\b"):
+            await engine.check(asking("hello there " * 4500))
+    finally:
+        await engine.aclose()
+
+
 async def test_calls_in_the_history_count_with_their_names_and_all_around_them(
     engine: LlamaEngine,
 ) -> None:

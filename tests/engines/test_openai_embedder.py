@@ -39,11 +39,14 @@ def vectors(*rows: Any) -> Behaviour:
 
 
 async def embed(
-    behaviour: Behaviour, inputs: Sequence[str] | Sequence[list[int]], **more: Any
+    behaviour: Behaviour,
+    inputs: Sequence[str] | Sequence[list[int]],
+    patience: Patience = PATIENCE,
+    **more: Any,
 ) -> tuple[Embedded, list[Call], OpenAIHttpEmbedder]:
     with misbehaving(behaviour) as server:
         embedder = OpenAIHttpEmbedder(
-            server.url, "theirs", api_key="secret", max_tokens=64, patience=PATIENCE
+            server.url, "theirs", api_key="secret", max_tokens=64, patience=patience
         )
         try:
             return await embedder.embed(inputs, **more), server.calls, embedder
@@ -132,7 +135,6 @@ async def test_what_are_no_vectors_is_the_servers_failure(body: Any) -> None:
         (upstream_faults.busy, OverloadedError),
         (upstream_faults.internal_error, EngineError),
         (upstream_faults.wrong_type, EngineError),
-        (upstream_faults.endless, EngineError),
         (upstream_faults.bad_key, EngineError),
         (upstream_faults.redirect, EngineError),
         (upstream_faults.refusal, BadRequestError),
@@ -148,6 +150,13 @@ async def test_every_fault_ends_in_time_with_its_own_error(
 
     assert failure.type is raised
     assert "secret" not in failure.value.message
+
+
+async def test_an_answer_without_an_end_is_not_read_to_its_end() -> None:
+    in_time = Patience(5, 30, 30)  # the largest answer takes a busy machine a moment
+
+    with pytest.raises(EngineError):
+        await embed(upstream_faults.endless, ["one"], in_time)
 
 
 async def test_what_may_be_too_long_is_not_cut_over_there() -> None:

@@ -81,3 +81,15 @@ def test_an_answer_for_nobody_in_particular_has_an_id_too(live_server: LiveServe
 
     assert refused.status_code == 401
     assert uuid.UUID(refused.headers["request-id"]).version == 7
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/health/live", "/docs", "/v1/models", "/no/such/path"]
+)
+def test_head_is_answered_as_get_is_without_the_body(live_server: LiveServer, path: str) -> None:
+    whole, head = (live_server.client.request(method, path) for method in ("GET", "HEAD"))
+
+    assert head.status_code == whole.status_code
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    assert int(head.headers["content-length"]) == len(whole.content)
+    assert head.content == b""

@@ -68,7 +68,10 @@ async def test_the_largest_value_is_kept_and_a_larger_one_is_not(cache: Cache):
     cache.put("largest", bytes(MAX_VALUE_BYTES), 60)
     cache.put("larger", bytes(MAX_VALUE_BYTES + 1), 60)
 
-    assert await cache.get("largest") == bytes(MAX_VALUE_BYTES)
+    async with asyncio.timeout(10):
+        while (found := await cache.get("largest")) is None:  # a busy machine may be late
+            pass
+    assert found == bytes(MAX_VALUE_BYTES)
     assert await cache.get("larger") is None
 
 
