@@ -1,6 +1,7 @@
 """Request bodies: bytes in, a validated shape out, or a clear no."""
 
 import asyncio
+import codecs
 import json
 from collections import Counter
 from concurrent.futures import Executor
@@ -97,7 +98,9 @@ def _check(body: bytes) -> None:
         if parts > MOST_PARTS or body.count(b",") > MOST_ITEMS:
             raise ValueError("it has too many parts")
     # Long integers are left to pydantic, whose words for them are plainer.
-    json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_no_constant, parse_int=float)
+    if body.startswith(codecs.BOM_UTF8):
+        raise ValueError("it begins with a byte order mark (BOM)")
+    _ONE_MEANING.decode(body.decode())
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -112,6 +115,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_ONE_MEANING = json.JSONDecoder(
+    object_pairs_hook=_once, parse_constant=_no_constant, parse_int=float
+)
 
 
 def refuse(
