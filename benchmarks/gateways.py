@@ -63,8 +63,10 @@ def galley_gateway(upstream: Server) -> Generator[Server]:
             "GALLEY_EMBEDDED_MODELS": "false",
         }
         command = [str(Path(sys.executable).with_name("galley")), "serve"]
+        # The first start makes the database, and what that took stays in its memory: 10 MB.
         with _logged(command, environment, port, "/health/ready", key=key) as server:
             bill(server, "mock")
+        with _logged(command, environment, port, "/health/ready", key=key) as server:
             yield server
 
 

@@ -12,17 +12,17 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import structlog
-from joserfc.errors import JoseError
-from joserfc.jwk import JWKRegistry, Key
 
 from galley.core.errors import AuthenticationError, OverloadedError
 from galley.core.issuers import IssuerSettings
 from galley.core.settings import SettingsError
 from galley.services.tokens import invalid_token, peek, verify
+
+if TYPE_CHECKING:
+    from joserfc.jwk import Key
 
 log = structlog.get_logger(__name__)
 
@@ -106,7 +106,7 @@ class IssuerKeys:
         self._good_until = self._next_fetch = float("-inf")
         self._fetching = asyncio.Lock()
 
-    async def find(self, key_id: str | None) -> list[Key]:
+    async def find(self, key_id: str | None) -> list["Key"]:
         """Return the keys of that name; all of them for a token that names none.
 
         Raises:
@@ -130,14 +130,14 @@ class IssuerKeys:
     def _has(self, key_id: str | None) -> bool:
         return self._fresh() and bool(self._named(key_id))
 
-    def _named(self, key_id: str | None) -> list[Key]:
+    def _named(self, key_id: str | None) -> list["Key"]:
         return [key for key in self._keys if key_id is None or key.kid == key_id]
 
     async def _refresh(self) -> None:
         self._next_fetch = self._clock() + BETWEEN_FETCHES_S
         try:
             self._keys = _read_keys(await _fetch(self._url))
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             log.warning("issuer_keys_not_fetched", url=self._url, error=repr(error))
         else:
             self._good_until = self._clock() + KEYS_GOOD_S
@@ -147,25 +147,31 @@ async def _fetch(url: str) -> bytes:
     """Read `url`, following nothing.
 
     Raises:
+        OSError: it cannot be reached.
         ValueError: it answers with anything but 200, or with too much.
     """
+    import aiohttp  # with all that it needs, seven megabytes
+
     timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT_S)
     headers = {"accept": "application/json", "accept-encoding": "identity"}
-    async with (
-        aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
-        session.get(url, allow_redirects=False) as answer,
-    ):
-        if answer.status != 200:
-            raise ValueError(f"status {answer.status}")
-        body = bytearray()
-        async for part in answer.content.iter_any():
-            body += part
-            if len(body) > LARGEST:
-                raise ValueError(f"more than {LARGEST} bytes")
-        return bytes(body)
+    body = bytearray()
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
+            session.get(url, allow_redirects=False) as answer,
+        ):
+            if answer.status != 200:
+                raise ValueError(f"status {answer.status}")
+            async for part in answer.content.iter_any():
+                body += part
+                if len(body) > LARGEST:
+                    raise ValueError(f"more than {LARGEST} bytes")
+    except aiohttp.ClientError as error:
+        raise ConnectionError(repr(error)) from error
+    return bytes(body)
 
 
-def _read_keys(body: bytes) -> list[Key]:
+def _read_keys(body: bytes) -> list["Key"]:
     """Read a key set, without the keys that sign nothing or are of no kind we know.
 
     Source: RFC 7517, JSON Web Key, section 5.
@@ -173,6 +179,9 @@ def _read_keys(body: bytes) -> list[Key]:
     Raises:
         ValueError: it is none.
     """
+    from joserfc.errors import JoseError
+    from joserfc.jwk import JWKRegistry
+
     found = json.loads(body)
     if not isinstance(found, dict) or not isinstance(found.get("keys"), list):
         raise ValueError("not a set of keys")

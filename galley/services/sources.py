@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from galley.core.catalogue import ModelSettings
-from galley.services.hub import fetch_hub_file, find_hub_file
 from galley.services.places import Place, SourceError, only_one
 from galley.services.wheels import Wheel, fetch_wheels, find_wheel
 
@@ -112,6 +111,8 @@ def _fetch_missing(missing: Mapping[str, ModelSettings], models_dir: Path) -> No
         fetch_wheels(wheels, models_dir)
     for name, model in missing.items():
         if _scheme(model) == "hf":
+            from galley.services.hub import fetch_hub_file  # its library takes ten megabytes
+
             fetch_hub_file(_place(name, model, models_dir), model)
 
 
@@ -131,6 +132,8 @@ def _place(name: str, model: ModelSettings, models_dir: Path) -> Place:
 def _inside(model: ModelSettings) -> str:
     if _scheme(model) == "package":
         return str(find_wheel(model).file)
+    from galley.services.hub import find_hub_file
+
     return find_hub_file(model).local_name
 
 

@@ -2,23 +2,27 @@
 
 A token names a user and a login. Whether the login still stands, and the user's tier and scopes,
 the database says, each time the token is not fresh in memory.
+
+What signs and reads them takes nine megabytes, which a server without tokens does not need: it is
+imported with the first one.
 """
 
 import json
 import os
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from joserfc import jws, jwt
-from joserfc.errors import ExpiredTokenError, JoseError
-from joserfc.jwk import Key, OctKey
 from pydantic import SecretStr
 
 from galley.core.errors import AuthenticationError
 from galley.core.issuers import OWN_ISSUER
 from galley.core.settings import SettingsError
 from galley.db.tables import new_id
+
+if TYPE_CHECKING:
+    from joserfc.jwk import Key
 
 ALGORITHMS = ("HS256",)
 LEEWAY_S = 10
@@ -56,11 +60,19 @@ class Tokens:
     """
 
     def __init__(self, secret: bytes, lifetime: timedelta) -> None:
-        self._key = OctKey.import_key(secret)
+        self._secret = secret
         self.lifetime = lifetime
+
+    @cached_property
+    def _key(self) -> "Key":
+        from joserfc.jwk import OctKey
+
+        return OctKey.import_key(self._secret)
 
     def make(self, *, user_id: str, family: str, now: datetime) -> str:
         """Sign a token for the login `family` of `user_id`."""
+        from joserfc import jwt
+
         claims: dict[str, Any] = {
             "iss": OWN_ISSUER,
             "aud": OWN_ISSUER,
@@ -85,7 +97,7 @@ class Tokens:
 
 def verify(
     token: str,
-    key: Key,
+    key: "Key",
     algorithms: tuple[str, ...],
     issuer: str,
     audience: str,
@@ -101,6 +113,9 @@ def verify(
     Raises:
         AuthenticationError: it is none, has expired, or asks for what we do not do (`crit`).
     """
+    from joserfc import jws, jwt
+    from joserfc.errors import ExpiredTokenError, JoseError
+
     expected: dict[str, Any] = {name: {"essential": True} for name in (*_REQUIRED, *required)}
     expected["iss"] |= {"value": issuer}
     expected["aud"] |= {"value": audience}
@@ -130,6 +145,9 @@ def peek(token: str) -> Unverified:
     Raises:
         AuthenticationError: it is no token, or asks for what we do not do (`crit`).
     """
+    from joserfc import jws
+    from joserfc.errors import JoseError
+
     if len(token) > LONGEST:
         raise invalid_token()
     try:
