@@ -82,6 +82,11 @@ class ModelSettings(BaseModel):
         default=True,
         description="HTTP: ask for streams even where whole answers are wanted; see routing.md.",
     )
+    pass_fields: tuple[str, ...] = Field(
+        default=(),
+        max_length=32,
+        description="HTTP: fields without meaning here that are sent on; see routing.md.",
+    )
     replicas: tuple[str, ...] = Field(
         default=(),
         max_length=64,
@@ -134,6 +139,13 @@ class ModelSettings(BaseModel):
     def _says_what_it_lacks(self) -> Self:
         if not self.tools and not (self.remote and self.kind == "chat"):
             raise ValueError("tools is for chat models on other servers; here it is known")
+        return self
+
+    @model_validator(mode="after")
+    def _passes_on_what_is_understood(self) -> Self:
+        speaks_openai = self.remote and self.protocol == "openai"
+        if self.pass_fields and not (speaks_openai and self.kind == "chat"):
+            raise ValueError("pass_fields is for chat models on servers that speak OpenAI's API")
         return self
 
     @property

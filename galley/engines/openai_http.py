@@ -37,6 +37,7 @@ class OpenAIHttpEngine:
         headers: sent with every request.
         always_stream: ask for streams even where the caller wants a whole answer, so that a hang-up
             stops the work at once and is billed by what was made.
+        pass_fields: inert fields of a chat request that are sent on.
         socket: of a server on this machine, in place of the host in `url`.
     """
 
@@ -50,10 +51,12 @@ class OpenAIHttpEngine:
         headers: Mapping[str, str] | None = None,
         patience: Patience = ENDLESS,
         always_stream: bool = True,
+        pass_fields: Sequence[str] = (),
         socket: Path | None = None,
     ) -> None:
         self.slots = slots
         self._always_stream = always_stream
+        self._pass_fields = pass_fields
         self.hardware = "another server"
         self._model = model
         self._upstream = Upstream(
@@ -91,6 +94,8 @@ class OpenAIHttpEngine:
     ) -> AsyncGenerator[list[Delta]]:
         chat = isinstance(request, ChatRequest)
         body = chat_body(request, choice) if chat else completion_body(request, choice)
+        if self._pass_fields:
+            body |= request.passed(self._pass_fields)
         body["model"] = self._model
         path = "/chat/completions" if chat else "/completions"
         prompt = Usage(likely_prompt_tokens(request, choice))

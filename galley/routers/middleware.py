@@ -47,7 +47,7 @@ class RequestMiddleware:
 
         quiet = scope["path"] in _QUIET
         if not quiet:
-            log.debug("request_started", request_id=arrival.request_id, path=scope["path"])
+            log.info("request_started", request_id=arrival.request_id, path=scope["path"])
         try:
             await self._app(_as_get(scope), receive, send_with_ids)
         except Exception as failure:

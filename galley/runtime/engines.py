@@ -1,6 +1,7 @@
 """Which engine runs a model: the one place that knows all of them."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from galley.engines.openai_embedder import OpenAIHttpEmbedder
 from galley.engines.openai_http import OpenAIHttpEngine
 from galley.engines.openai_reranker import OpenAIHttpReranker
 from galley.engines.prompted_tools import PromptedTools
+from galley.schemas.chat import ChatRequest
 from galley.services.models import OpenEngine
 from galley.services.sources import SourceError, check_weights, find, find_projector
 
@@ -54,7 +56,10 @@ async def _open_http(name: str, model: ModelSettings) -> Engine:
         engine = AnthropicHttpEngine(**server, slots=model.most_at_once)
     else:
         engine = OpenAIHttpEngine(
-            **server, slots=model.most_at_once, always_stream=model.always_stream
+            **server,
+            slots=model.most_at_once,
+            always_stream=model.always_stream,
+            pass_fields=_known(model.pass_fields),
         )
     try:
         await engine.look()
@@ -64,6 +69,15 @@ async def _open_http(name: str, model: ModelSettings) -> Engine:
     if model.tools or isinstance(engine, OpenAIHttpEmbedder | OpenAIHttpReranker):
         return engine
     return PromptedTools(engine)
+
+
+def _known(fields: Sequence[str]) -> Sequence[str]:
+    if unknown := set(fields) - ChatRequest.inert:
+        raise SourceError(
+            f"pass_fields names {', '.join(sorted(unknown))}; what can be passed on is "
+            f"{', '.join(sorted(ChatRequest.inert))}"
+        )
+    return fields
 
 
 async def _open_local(

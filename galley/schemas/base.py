@@ -1,5 +1,6 @@
 """What every wire shape shares."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import (
@@ -47,6 +48,11 @@ class Request(BaseModel):
         fields = cls.model_fields.items()
         cls.inert = frozenset(name for name, field in fields if field.exclude)
         cls.nested = frozenset(name for name, field in fields if _has_requests(field.annotation))
+
+    def passed(self, names: Iterable[str]) -> dict[str, Any]:
+        """Those of its own inert fields that `names` has, for a server that knows them."""
+        given = self.inert & self.model_fields_set & set(names)
+        return {name: getattr(self, name) for name in sorted(given)}
 
     @property
     def ignored(self) -> list[str]:

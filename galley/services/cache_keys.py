@@ -1,6 +1,7 @@
 """Under which names an answer is kept: everything that changes it, and whose it is."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -22,6 +23,7 @@ _LONGEST_QUESTION = 300  # characters; what is longer is more than a question
 _NO_PROSE = frozenset("\n\r\t`{}<>;\\")
 
 CachedRequest = ChatRequest | CompletionRequest | EmbeddingRequest
+NOTHING: Mapping[str, Any] = {}
 
 
 class Question(NamedTuple):
@@ -31,18 +33,23 @@ class Question(NamedTuple):
     key: str
 
 
-def exact_key(owner: str, model: str, request: CachedRequest) -> str:
+def exact_key(
+    owner: str, model: str, request: CachedRequest, passed: Mapping[str, Any] = NOTHING
+) -> str:
     """The key of one request.
 
     Args:
         owner: whose it is: what one stores, no other finds.
         model: the one that serves it, by its own name.
         request: as the model gets it, its defaults filled in.
+        passed: what is sent on besides.
     """
-    return _digest("exact", owner, model, _told(request))
+    return _digest("exact", owner, model, _told(request) | dict(passed))
 
 
-def question(owner: str, model: str, request: CachedRequest) -> Question | None:
+def question(
+    owner: str, model: str, request: CachedRequest, passed: Mapping[str, Any] = NOTHING
+) -> Question | None:
     """What may be found by its meaning; None when that is not a plain question."""
     if not isinstance(request, ChatRequest) or request.messages[-1].role != "user":
         return None
@@ -56,7 +63,7 @@ def question(owner: str, model: str, request: CachedRequest) -> Question | None:
         return None
     told = _told(request)
     told["messages"][-1]["content"] = meant
-    return Question(content, _digest("semantic", owner, model, told))
+    return Question(content, _digest("semantic", owner, model, told | dict(passed)))
 
 
 def _is_prose(text: str) -> bool:

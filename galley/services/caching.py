@@ -7,7 +7,7 @@ unless an admin shares them on a route.
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from galley.engines.base import Embedder
 from galley.schemas.chat import ChatRequest
 from galley.schemas.completions import CompletionRequest
 from galley.schemas.delta import Delta, ToolCall, Usage
-from galley.services.cache_keys import Question, exact_key, question
+from galley.services.cache_keys import NOTHING, Question, exact_key, question
 from galley.stores.cache import MAX_VALUE_BYTES, Cache
 
 THRESHOLD = 0.85
@@ -85,6 +85,7 @@ class AnswerCache:
         request: TextRequest,
         control: CacheControl,
         settings: CacheSettings,
+        passed: Mapping[str, Any] = NOTHING,
     ) -> "Lookup | None":
         """Begin with a request; None when nothing of it may come from here, or be kept.
 
@@ -94,6 +95,7 @@ class AnswerCache:
         Args:
             model: the one that serves it, by its own name.
             request: as the model gets it, its defaults filled in.
+            passed: what is sent on besides.
         """
         same_again = request.temperature == 0 or request.seed is not None
         exact = settings.exact and (same_again or control.max_age_s is not None)
@@ -101,11 +103,11 @@ class AnswerCache:
             return None
         # Every id is a UUID, so nobody is called like this.
         owner = "everybody" if settings.shared else caller.user_id
-        asked = question(owner, model, request) if settings.semantic != "off" else None
+        asked = question(owner, model, request, passed) if settings.semantic != "off" else None
         return Lookup(
             self,
             model,
-            exact_key(owner, model, request),
+            exact_key(owner, model, request, passed),
             asked,
             control,
             choices=request.choices,

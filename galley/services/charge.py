@@ -48,7 +48,7 @@ class Charge:
     __slots__ = (
         "_pieces", "_usage",
         "admitted_ms", "arrival", "attempts", "began_ms", "cache_control", "caller",
-        "consulted", "headers", "held", "image_input", "most", "per_prompt",
+        "consulted", "headers", "held", "ignored", "image_input", "most", "per_prompt",
         "price", "prices", "record", "settled",
     )  # fmt: skip
 
@@ -59,6 +59,7 @@ class Charge:
         self.settled = False
         self.cache_control = CacheControl()  # what the caller wishes
         self.per_prompt = 1  # how many answers share one prompt
+        self.ignored: Sequence[str] = ()  # fields without meaning here
         self.image_input: Literal["seen", "described"] | None = None  # where there are images
         self.price: Price | None = None
         self.prices: Mapping[str, Price] = {}  # of every model that may answer

@@ -49,9 +49,10 @@ class ChatService:
     async def stream(
         self, charge: Charge, request: TextRequest, *, ignored: Sequence[str] = ()
     ) -> AsyncGenerator[list[Delta]]:
-        """Yield every answer as it is made; the pieces of `n` answers come mixed.
+        """Let a request in, and return its answers as they are made.
 
-        Of a stream, what came at once comes together.
+        The pieces of `n` answers come mixed; what came at once comes together. While they are
+        awaited, `EngineError`, `EngineTimeoutError` and `OverloadedError` may come.
 
         Args:
             ignored: fields without meaning here that a translation has left out of `request`.
@@ -60,8 +61,7 @@ class ChatService:
             BadRequestError: the prompt does not fit, or the model cannot do this.
             RateLimitError: the caller is over a limit.
             OverloadedError: the model is loading, restarting, or its queue is full.
-            EngineError: every model of the route failed. (Only this, and that the last one is
-                overloaded, can come while the answer is awaited.)
+            EngineError: no model of the route can tell whether it takes this.
         """
         charge.record.stream = bool(request.stream)
         models = self._chosen(charge, request, ignored)
@@ -115,7 +115,9 @@ class ChatService:
         route = charge.record.route
         settings = self._models.routes[route].cache if route else _NO_ROUTE
         asked = _with_defaults(request, model.settings)
-        return self._cache.look(charge.caller, model.name, asked, charge.cache_control, settings)
+        passed = asked.passed(model.settings.pass_fields)
+        control = charge.cache_control
+        return self._cache.look(charge.caller, model.name, asked, control, settings, passed)
 
     async def _answers(
         self, charge: Charge, turn: Turn[ChatEngine], pictures: Pictures
@@ -123,6 +125,8 @@ class ChatService:
         """Yield all answers of one model, mixed."""
         model, engine = turn.target, turn.replica.engine
         await self._meter.enter(charge, model.name)
+        ignored = (name for name in charge.ignored if name not in model.settings.pass_fields)
+        charge.record.ignored_fields = ",".join(ignored) or None
         queue = self.queue(model)
         with queue.room(pictures.request.choices):
             readable = await pictures.readable_by(model, charge)
@@ -155,7 +159,8 @@ class ChatService:
     ) -> list[Loaded[ChatEngine]]:
         record = charge.record
         record.model = request.model
-        record.ignored_fields = ",".join([*request.ignored, *ignored]) or None
+        charge.ignored = [*request.ignored, *ignored]
+        record.ignored_fields = ",".join(charge.ignored) or None
         plan = self._models.plan(request.model, charge.caller)
         record.route, record.arm = plan.route, plan.arm
         models = self._models.chat(plan)

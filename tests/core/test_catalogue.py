@@ -110,3 +110,17 @@ def test_models_that_rerank_are_on_other_servers(source: str) -> None:
         far(kind="rerank", source=source)
 
     assert far(kind="rerank").remote
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"kind": "chat", "source": "path:/model.gguf"},
+        {"kind": "embeddings", "source": "http://far/v1"},
+        {"kind": "chat", "source": "http://far/v1", "protocol": "anthropic"},
+    ],
+    ids=["here", "embeddings", "anthropic"],
+)
+def test_fields_are_passed_on_only_to_chat_models_that_speak_openai(model: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="pass_fields"):
+        ModelSettings.model_validate(model | {"pass_fields": ["user"]})

@@ -54,6 +54,56 @@ def test_a_request_without_a_temperature_gets_the_models_own(
     assert json.loads(upstream.requests[0].partition(b"\r\n\r\n")[2])["temperature"] == sent
 
 
+def test_fields_are_passed_on_to_a_server_that_knows_them(tmp_path: Path) -> None:
+    with (
+        scripted_server(streamed("hi")) as upstream,
+        serving(far(upstream.base_url, tmp_path, pass_fields=["reasoning_effort"])) as server,
+    ):
+        server.until_ready()
+        asked = {"reasoning_effort": "low", "verbosity": "high", "user": "u-1"}
+        answer = server.post("/v1/chat/completions", model="far", messages=[HELLO], **asked)
+        receipt = server.client.get(f"/v1/requests/{answer.headers['request-id']}").json()
+
+    sent = json.loads(upstream.requests[0].partition(b"\r\n\r\n")[2])
+    assert sent["reasoning_effort"] == "low"
+    assert sent.keys().isdisjoint({"verbosity", "user"})
+    assert receipt["ignored_fields"] == ["user", "verbosity"]
+
+
+def test_an_answer_with_one_field_passed_on_is_not_that_with_another(tmp_path: Path) -> None:
+    with scripted_server(streamed("quick"), streamed("thorough")) as upstream:
+        settings = far(upstream.base_url, tmp_path, pass_fields=["reasoning_effort"])
+        remembering = settings.model_copy(update={"cache_bytes": 1_000_000})
+        with serving(remembering) as server:
+            server.until_ready()
+            said = [
+                server.post(
+                    "/v1/chat/completions",
+                    model="far",
+                    messages=[HELLO],
+                    temperature=0,
+                    reasoning_effort=effort,
+                ).json()["choices"][0]["message"]["content"]
+                for effort in ("low", "high", "low")
+            ]
+
+    assert said == ["quick", "thorough", "quick"]
+    assert len(upstream.requests) == 2
+
+
+def test_a_model_that_passes_on_what_nobody_can_send_does_not_load(tmp_path: Path) -> None:
+    with serving(far("http://127.0.0.1:9", tmp_path, pass_fields=["effort"])) as server:
+        while (
+            part := server.client.get("/health/ready").json()["parts"]["model:far"]
+        ) == "loading":
+            pass
+        refused = server.post("/v1/chat/completions", model="far", messages=[HELLO])
+
+    assert part == "failed"
+    assert refused.status_code == 503
+    assert "pass_fields names effort" in refused.json()["error"]["message"]
+
+
 def test_that_a_server_is_not_there_is_said_without_its_address(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"

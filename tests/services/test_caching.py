@@ -15,6 +15,7 @@ from galley.schemas.chat import ChatRequest
 from galley.schemas.completions import CompletionRequest
 from galley.schemas.delta import Delta, ToolCall, Usage
 from galley.services.caching import AnswerCache, Hit, Lookup
+from galley.stores import cache_redis
 from galley.stores.cache import Cache
 from galley.stores.cache_memory import MemoryCache
 from galley.stores.cache_redis import RedisCache
@@ -46,8 +47,11 @@ ANSWER = [
 
 
 @pytest.fixture(params=["memory", "redis"])
-async def store(request: pytest.FixtureRequest) -> AsyncGenerator[Cache]:
-    """Each kind in turn."""
+async def store(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[Cache]:
+    """Each kind in turn, with time for a busy machine."""
+    monkeypatch.setattr(cache_redis, "TIMEOUT_S", 5.0)
     if request.param == "memory":
         yield MemoryCache(10_000_000)
         return
