@@ -100,14 +100,13 @@ class _Answer:
     def feed(self, data: bytes) -> None:
         """Read what came."""
         self.heard = True
-        if not self.status:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.set_exception(NotHttpError(str(error)))
             return
-        if not self.status and self._head_bytes > MOST_HEAD_BYTES:
+        if self._head_bytes > MOST_HEAD_BYTES:
             self.set_exception(NotHttpError("its headers have no end"))
 
     def lost(self, error: Exception | None) -> None:
@@ -125,7 +124,8 @@ class _Answer:
             self._keep = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.lower()] = value
+        if not self.status:  # trailers are not wanted
+            self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -135,10 +135,13 @@ class _Answer:
             self._headers.clear()
             return
         self.status = status
-        headers = self._headers
+        coding = self._headers.get(b"transfer-encoding", b"").lower()
         self._until_close = not (
-            b"content-length" in headers or b"transfer-encoding" in headers or status in (204, 304)
+            b"content-length" in self._headers
+            or coding.endswith(b"chunked")
+            or status in (204, 304)
         )
+        self._head_bytes = 0
         self._wake()
 
     def on_body(self, body: bytes) -> None:
@@ -146,6 +149,7 @@ class _Answer:
             return
         self._parts.append(body)
         self._ahead += len(body)
+        self._head_bytes = 0
         if self._ahead > MOST_AHEAD_BYTES and not self._paused:
             self._paused = True
             self._connection.pause_reading()
@@ -169,7 +173,6 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._pool.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
@@ -185,16 +188,24 @@ class _Connection(asyncio.Protocol):
     def ask(self, request: bytes) -> _Answer:
         """Send a request; its answer is to come."""
         self._answer = _Answer(self)
-        # At the end of this turn of the loop, with those of other requests: the first wakes the
-        # server, and that costs as much as all the rest.
-        self.loop.call_soon(self._transport.write, request)
+        if self._transport.is_closing():  # it was lost before anybody asked
+            self._answer.lost(None)
+        else:
+            # At the end of this turn of the loop, with those of other requests: the first wakes
+            # the server, and that costs as much as all the rest.
+            self.loop.call_soon(self._write, request)
         return self._answer
+
+    def _write(self, request: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(request)
 
     def release(self, *, keep: bool) -> None:
         """Be done with an answer."""
         if self._answer is not None:
             self._answer = None
-            if keep and not self._transport.is_closing():
+            unsent = self._transport.get_write_buffer_size()  # answered before it was read
+            if keep and not unsent and not self._transport.is_closing():
                 self._pool.keep(self)
             else:
                 self.abort()
@@ -209,6 +220,13 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Hang up."""
         self._transport.abort()
+
+
+def _host(base: URL) -> str:
+    """Write the Host header; names of other alphabets go as they are resolved."""
+    host = base.raw_host or ""
+    host = f"[{host}]" if ":" in host else host
+    return host if base.is_default_port() else f"{host}:{base.port}"
 
 
 class Pool:
@@ -229,7 +247,7 @@ class Pool:
         self.connections: set[_Connection] = set()
         self._host, self._port, self._socket = base.raw_host or "", base.port or 80, socket
         self._connect_s = connect_s
-        lines = {"host": base.authority, **headers}
+        lines = {"host": _host(base), **headers}
         if any(mark in text for pair in lines.items() for text in pair for mark in "\r\n\0"):
             raise ValueError("a header has a line break")
         self._head = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode()
@@ -289,8 +307,12 @@ class Pool:
                 else:
                     made = loop.create_connection(lambda: _Connection(self), self._host, self._port)
                 _, connection = await made
-        except OSError as error:  # a timeout is one
+        except (OSError, UnicodeError) as error:  # a timeout, or a name that is none
             raise UnreachableError(str(error)) from error
+        if self.closed:
+            connection.abort()
+            raise ConnectionAbortedError("the client was closed")
+        self.connections.add(connection)  # uvloop tells nobody of the end of one given up before
         return connection
 
     def _close_old(self) -> None:

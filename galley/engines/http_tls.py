@@ -98,6 +98,8 @@ class TlsClient:
                             raise
         except aiohttp.ClientError as error:
             raise _in_our_words(error) from error
+        except UnicodeError as error:  # a name that is none
+            raise UnreachableError(str(error)) from error
         raise ConnectionAbortedError("the client was closed")
 
     async def aclose(self) -> None:

@@ -109,6 +109,8 @@ class Upstream:
                 await _leave(answer, exchange)
         except OSError as error:
             raise self._silence(error) from error
+        finally:
+            exchange.close()
 
     async def ask(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Post `body` (or get, without one) and return the answer's JSON.
@@ -132,10 +134,11 @@ class Upstream:
                 exchange.begun = True
                 data = await _whole(answer, exchange, MOST_ANSWER_BYTES)
             finally:
-                exchange.close()
                 answer.close()
         except OSError as error:
             raise self._silence(error) from error
+        finally:
+            exchange.close()
         if len(data) > MOST_ANSWER_BYTES:
             raise self.faults.failure("its answer has no end")
         return self.read_object(data)

@@ -1,9 +1,11 @@
 """Answers, made by the models that write text."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import cast
+from typing import Any, cast
+
+import orjson
 
 from galley.core.caching import CacheSettings
 from galley.core.catalogue import ModelSettings
@@ -125,8 +127,10 @@ class ChatService:
         """Yield all answers of one model, mixed."""
         model, engine = turn.target, turn.replica.engine
         await self._meter.enter(charge, model.name)
-        ignored = (name for name in charge.ignored if name not in model.settings.pass_fields)
-        charge.record.ignored_fields = ",".join(ignored) or None
+        passed = pictures.request.passed(model.settings.pass_fields)
+        charge.record.ignored_fields = (
+            ",".join(n for n in charge.ignored if n not in passed) or None
+        )
         queue = self.queue(model)
         with queue.room(pictures.request.choices):
             readable = await pictures.readable_by(model, charge)
@@ -165,6 +169,8 @@ class ChatService:
         record.route, record.arm = plan.route, plan.arm
         models = self._models.chat(plan)
         record.served_model = models[0].name
+        for model in models:
+            _check_passed(request.passed(model.settings.pass_fields))
         return models
 
     def queue(self, model: Loaded[ChatEngine]) -> SlotQueue:
@@ -175,6 +181,17 @@ class ChatService:
             queue = SlotQueue(slots, model.settings.queue)
             self._queues[model.name] = model.replicas, queue
         return queue
+
+
+def _check_passed(fields: Mapping[str, Any]) -> None:
+    """Refuse what cannot be written as it was read: a number of more than 64 bits."""
+    for name, value in fields.items():
+        try:
+            orjson.dumps(value)
+        except TypeError as error:
+            raise BadRequestError(
+                f"Invalid value for '{name}': {error}.", code="invalid_request", param=name
+            ) from error
 
 
 async def _able(

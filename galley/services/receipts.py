@@ -35,6 +35,11 @@ _LIMIT = ("subject", "metric", "period", "limit", "reserved", "remaining", "refu
 """What is kept of a limit, in this order. What was kept before an upgrade is read after it."""
 
 
+_OLDER_LIMIT = (
+    "subject", "model", "metric", "period", "limit", "reserved", "remaining", "refused",
+)  # fmt: skip
+
+
 def receipt_of(charge: Charge) -> bytes:
     """Write down how a request came to its end; called for each, so it does little."""
     limits = [
@@ -144,6 +149,8 @@ def _detail(row: ApiRequest, kept: dict[str, Any]) -> Detail:
 
 
 def _limit(kept: list[Any]) -> LimitConsulted:
+    if len(kept) == len(_OLDER_LIMIT):
+        return LimitConsulted(**dict(zip(_OLDER_LIMIT, kept, strict=True)))
     found: dict[str, Any] = dict(zip(_LIMIT, kept, strict=True))
     kind, _, name = found["subject"].partition("/")[2].partition(":")
     found["subject"], found["model"] = kind or "user", name if kind == "model" else None

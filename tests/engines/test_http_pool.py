@@ -193,6 +193,70 @@ async def test_what_is_not_http_is_said_to_be_none(said: bytes) -> None:
             await post(pool)
 
 
+async def test_trailers_are_read_to_a_bound_and_not_kept() -> None:
+    trailers = CHUNKED + b"\r\n2\r\nhi\r\n0\r\nx-late: 1\r\n\r\n"
+    async with asking(Server(trailers)) as pool:
+        exchange = Exchange(ENDLESS)
+        answer = await pool.request("POST", "/chat", b"{}", exchange)
+        while await answer.readany():
+            pass
+
+        assert answer.header("x-late") is None
+        answer.close()
+
+    begun = CHUNKED + b"\r\n2\r\nhi\r\n0\r\n"
+    async with asking(Server(begun, b"x: y\r\n" * 20_000, pause_s=0.01)) as pool:
+        with pytest.raises(NotHttpError):
+            await post(pool)
+
+
+async def test_a_connection_with_half_a_request_on_it_is_not_used_again() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await asyncio.sleep(0.3)
+        writer.close()
+
+    listening = await asyncio.start_server(refuse, "127.0.0.1")
+    port = listening.sockets[0].getsockname()[1]
+    pool = Pool(URL(f"http://127.0.0.1:{port}"), {}, connect_s=5)
+    large = b"x" * 30_000_000
+
+    assert await post(pool, large) == (200, b"hi")
+    async with asyncio.timeout(5):
+        assert await post(pool) == (200, b"hi")
+
+    await pool.aclose()
+    listening.close()
+    await asyncio.sleep(0.4)
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://b\u00fccher.example:8000/v1", b"xn--bcher-kva.example:8000"),
+        ("http://[::1]:8000/v1", b"[::1]:8000"),
+        ("http://plain.example/v1", b"plain.example"),
+    ],
+)
+async def test_a_name_is_sent_as_it_is_resolved(url: str, host: bytes, tmp_path: Path) -> None:
+    server = Server(OK)
+    listening = await asyncio.start_unix_server(server.serve, tmp_path / "s")
+    pool = Pool(URL(url), {}, connect_s=5, socket=tmp_path / "s")
+
+    assert await post(pool) == (200, b"hi")
+
+    assert b"\r\nhost: " + host + b"\r\n" in server.requests[0]
+    await pool.aclose()
+    listening.close()
+    await asyncio.sleep(0.01)
+
+
+async def test_a_name_that_is_none_cannot_be_reached() -> None:
+    with pytest.raises(UnreachableError):
+        await post(Pool(URL("http://a..b"), {}, connect_s=5))
+
+
 async def test_a_silent_server_is_left_when_its_time_is_over() -> None:
     server = Server()
     async with asking(server) as pool:

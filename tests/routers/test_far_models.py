@@ -70,6 +70,36 @@ def test_fields_are_passed_on_to_a_server_that_knows_them(tmp_path: Path) -> Non
     assert receipt["ignored_fields"] == ["user", "verbosity"]
 
 
+def test_what_cannot_be_passed_on_is_refused_by_name(tmp_path: Path) -> None:
+    with (
+        scripted_server(streamed("hi")) as upstream,
+        serving(far(upstream.base_url, tmp_path, pass_fields=["metadata"])) as server,
+    ):
+        server.until_ready()
+        asked = {"metadata": {"a": 10**40}, "temperature": 0}
+        refused = server.post("/v1/chat/completions", model="far", messages=[HELLO], **asked)
+
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "metadata"
+    assert upstream.requests == []
+
+
+def test_what_a_translation_leaves_out_is_named_though_it_could_be_passed_on(
+    tmp_path: Path,
+) -> None:
+    with (
+        scripted_server(streamed("hi")) as upstream,
+        serving(far(upstream.base_url, tmp_path, pass_fields=["metadata"])) as server,
+    ):
+        server.until_ready()
+        asked = {"metadata": {"user_id": "u"}, "max_tokens": 8}
+        answer = server.post("/v1/messages", model="far", messages=[HELLO], **asked)
+        receipt = server.client.get(f"/v1/requests/{answer.headers['request-id']}").json()
+
+    assert answer.status_code == 200, answer.text
+    assert receipt["ignored_fields"] == ["metadata"]
+
+
 def test_an_answer_with_one_field_passed_on_is_not_that_with_another(tmp_path: Path) -> None:
     with scripted_server(streamed("quick"), streamed("thorough")) as upstream:
         settings = far(upstream.base_url, tmp_path, pass_fields=["reasoning_effort"])

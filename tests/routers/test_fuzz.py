@@ -1,6 +1,7 @@
 """Every operation of the document, with requests made from its own schemas, good and bad."""
 
 import re
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from schemathesis.checks import load_all_checks, response_schema_conformance
 
 from galley.main import create_app
 from galley.schemas.chat import MAX_TOKENS
-from tests.serving import LiveServer, make_settings
+from tests.serving import LiveServer, make_settings, serving
 
 load_all_checks()
 ANSWER = 4  # tokens
@@ -35,6 +36,17 @@ API = schemathesis.openapi.from_dict(
     DOCUMENT, config=schemathesis.Config.from_dict({"checks": CHECKS})
 )
 MODES = list(GenerationMode)
+
+
+@pytest.fixture(scope="session")
+def live_server(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """One of its own: who asks for everything leaves models and users behind."""
+    settings = make_settings(tmp_path_factory.mktemp("fuzzed"), models_dir)
+    with serving(settings) as server:
+        server.until_ready()
+        yield server
+
+
 EACH = pytest.mark.parametrize(
     "operation",
     [found.ok() for found in API.get_all_operations()],  # pyright: ignore[reportAttributeAccessIssue] - an error has none, and ends it here
