@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 
 from galley.core.limits import Counter, Rule
 
-SCOPES = ("chat", "embeddings", "classify", "usage", "keys")
+SCOPES = (
+    "chat", "embeddings", "classify", "documents", "files", "jobs", "usage", "keys",
+)  # fmt: skip
 """What a user may be allowed to do, one per family of routes."""
 
 ADMIN_SCOPES = (

@@ -33,7 +33,9 @@ ModelId = Annotated[
     str, Field(min_length=1, max_length=256, pattern=PLAIN), AfterValidator(_own_name)
 ]
 Password = Annotated[str, Field(min_length=12, max_length=256), PASSWORD_WORDS]
-UserScope = Literal["chat", "embeddings", "classify", "usage", "keys"]
+UserScope = Literal[
+    "chat", "embeddings", "classify", "documents", "files", "jobs", "usage", "keys",
+]  # fmt: skip
 
 
 class UserCreate(Request):
@@ -97,7 +99,8 @@ class TierUpdate(Request):
     """All of a tier; what is left out is its default."""
 
     scopes: list[UserScope] = Field(
-        default=["chat", "embeddings", "classify", "usage", "keys"], max_length=20,
+        default=["chat", "embeddings", "classify", "documents", "files", "jobs", "usage", "keys"],
+        max_length=20,
         description="What its users may do.",
     )  # fmt: skip
     models: list[ModelId] | None = Field(

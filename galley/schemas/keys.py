@@ -9,7 +9,7 @@ from galley.core.limits import Limits
 from galley.schemas.base import Reply, Request
 
 Scope = Literal[
-    "chat", "embeddings", "classify", "usage", "keys",
+    "chat", "embeddings", "classify", "documents", "files", "jobs", "usage", "keys",
     "admin:users", "admin:tiers", "admin:prices", "admin:models", "admin:usage", "admin:audit",
     "admin:*",
 ]  # fmt: skip

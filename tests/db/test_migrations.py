@@ -11,13 +11,14 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, create_engine, inspect, text
+from sqlalchemy import URL, Connection, create_engine, inspect, select, text
 
+from galley.core.caller import SCOPES
 from galley.core.settings import SettingsError
 from galley.db import migrations
 from galley.db.engine import make_engine, parse_url
 from galley.db.session import Database, open_database
-from galley.db.tables import Base
+from galley.db.tables import Base, Tier
 
 pytestmark = pytest.mark.anyio
 
@@ -124,3 +125,24 @@ async def test_servers_that_start_together_on_an_empty_postgresql_all_start(post
 
     assert ends == [0, 0, 0]
     assert await tables(parse_url(postgresql_url)) == {"alembic_version", *Base.metadata.tables}
+
+
+async def test_new_scopes_come_to_the_tiers_that_could_do_everything(database_url: str):
+    url = parse_url(database_url)
+    async with open_database(database_url):
+        pass
+    await asyncio.to_thread(command.downgrade, migrations.config(url), "0005")
+    await execute(url, """UPDATE tiers SET scopes = '["chat", "usage"]' WHERE name = 'free'""")
+
+    async with open_database(database_url) as database, database.sessions() as session:
+        scopes = {tier.name: tier.scopes for tier in await session.scalars(select(Tier))}
+
+    assert scopes["free"] == ["chat", "usage"]
+    assert set(scopes["premium"]) == set(SCOPES)
+
+
+async def execute(url: URL, statement: str) -> None:
+    engine = make_engine(url)
+    async with engine.begin() as connection:
+        await connection.execute(text(statement))
+    await engine.dispose()
