@@ -1,10 +1,6 @@
-"""Image classification on ONNX Runtime."""
+"""Image classification on ONNX Runtime: any graph that reads pictures and gives one row each."""
 
-import asyncio
-import os
-import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,196 +9,167 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from galley.core.errors import BadRequestError, OverloadedError
-from galley.engines.base import Begun, Classified, Floats
-from galley.engines.batching import Batcher
+from galley.engines.base import Floats
+from galley.engines.batched_classifier import BatchedClassifier, Pixels, softmax
 from galley.engines.graphs import efficientnet_lite0, kept
-from galley.engines.onnx_session import Session, open_session
-from galley.engines.pictures import Frame, Picture, decode
-from galley.engines.sentence_files import read_json
+from galley.engines.onnx_session import Feed, Input, Session, open_session
+from galley.engines.picture_files import PictureFiles, Preparation, Size, imagenet_labels
+from galley.engines.pictures import Frame
 from galley.engines.weights import WeightsError, read_torch_pickle
 
 _CALL_PICTURES = 4
 _ACCELERATED_CALL_PICTURES = 64
-_MAX_DECODERS = 4
-_CONVNEXT_UNCUT = 384  # from this size on, ConvNeXt's processor cuts nothing off
-_IMAGENET_LABELS = Path(__file__).with_name("imagenet_labels.txt")
+_TYPES: dict[str, type[np.generic]] = {
+    "tensor(uint8)": np.uint8,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+}
+# How far from 1 a row may sum up, in half precision, and still be probabilities.
+_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
-class Preparation:
-    """From pixels to what the graph reads.
+class Layout:
+    """How a graph wants its pictures: `batch` and `size` where it takes no others.
 
-    `norm` is (scale, shift) per channel, for graphs that want `pixels * scale - shift` with the
-    channels first; without it, the graph takes the pixels as they are.
+    Graphs that read bytes are given the pixels as they are.
     """
 
-    frame: Frame
-    norm: tuple[Floats, Floats] | None = None
+    name: str
+    kind: type[np.generic]
+    channels_first: bool
+    batch: int | None
+    size: Size | None
 
-    def batch(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[Any]:
-        stacked = np.stack(pictures)
-        if self.norm is None:
-            return stacked
-        scale, shift = self.norm
-        scaled = stacked.astype(np.float32) * scale - shift
-        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+    @classmethod
+    def of(cls, inputs: Mapping[str, Input]) -> "Layout":
+        """Read it from the graph's inputs.
+
+        Raises:
+            WeightsError: it does not read pictures in RGB.
+        """
+        (name, given), *others = inputs.items()
+        shape, kind = given.shape, _TYPES.get(given.type)
+        if others or kind is None or len(shape) != 4 or 3 not in (shape[1] or 3, shape[3]):
+            asked = ", ".join(f"{n} as {i.type} of {list(i.shape)}" for n, i in inputs.items())
+            raise WeightsError(
+                f"the graph asks for {asked}; needed is one input, numbers of pictures x 3 x height"
+                " x width or pictures x height x width x 3"
+            )
+        first = shape[1] == 3 or (shape[1] is None and shape[3] != 3)
+        height, width = shape[2:] if first else shape[1:3]
+        size = (height, width) if height and width else None
+        return cls(name, kind, first, shape[0], size)
+
+    def feed(self, pictures: Sequence[Pixels], prepare: Preparation) -> Feed:
+        """Lay out one run's pictures as the graph wants them."""
+        as_they_are = self.kind is np.uint8
+        numbers: NDArray[Any] = np.stack(pictures) if as_they_are else prepare.normed(pictures)
+        if self.channels_first:
+            numbers = np.ascontiguousarray(numbers.transpose(0, 3, 1, 2))
+        return {self.name: numbers.astype(self.kind, copy=False)}
 
 
-def open_classifier(path: Path, threads: int) -> "OnnxClassifier":
+def open_classifier(path: Path, threads: int) -> BatchedClassifier:
     """Load an image classifier. Blocks; the first time, it builds the graph.
 
     Args:
-        path: the weights of EfficientNet-Lite0 (`.pth`), or a folder with `model.onnx`,
-            `config.json` and `preprocessor_config.json`, as Hugging Face's exporter writes them.
+        path: the weights of EfficientNet-Lite0 (`.pth`), or an ONNX graph, or a folder with
+            `model.onnx`; beside it, or above a folder called `onnx`, the files that
+            `PictureFiles` reads.
         threads: of the CPU; 0 takes every core.
     Raises:
         WeightsError: a file is missing, damaged, or of a model that is not supported.
     """
     if path.suffix == ".pth":
-        graph = kept(path, "", lambda: efficientnet_lite0(read_torch_pickle(path)))
-        prepare = Preparation(Frame(256, (224, 224)))
-        labels = read_labels()
-    else:
-        folder = path.parent if path.is_file() else path
-        graph = folder / "model.onnx"
-        prepare = _read_preparation(folder / "preprocessor_config.json")
-        labels = _read_names(folder / "config.json")
-    blank = [np.zeros((*prepare.frame.crop, 3), np.uint8)] * 2
-    session = open_session(graph, threads, lambda inputs: {_only(inputs): prepare.batch(blank)})
-    return OnnxClassifier(session, prepare, labels)
+        built = kept(path, "", lambda: efficientnet_lite0(read_torch_pickle(path)))
+        return _open(built, threads, _as_bytes, imagenet_labels())
+    graph = path if path.is_file() else _graph_in(path)
+    above = graph.parent.name == "onnx" and not (graph.parent / "config.json").is_file()
+    files = PictureFiles.read(graph.parent.parent if above else graph.parent)
+    return _open(graph, threads, files.preparation, files.labels())
 
 
-class OnnxClassifier:
-    """A `Classifier`; made by `open_classifier`.
+def _graph_in(folder: Path) -> Path:
+    inner = folder / "onnx" / "model.onnx"
+    return inner if inner.is_file() else folder / "model.onnx"
 
-    Raises:
-        WeightsError: the graph does not give one number per label.
-    """
 
-    problem: str | None = None
+def _as_bytes(_: Size | None) -> Preparation:
+    frame = Frame(256, (224, 224), Image.Resampling.BICUBIC)
+    return Preparation(frame, np.ones(3, np.float32), np.zeros(3, np.float32))
 
-    def __init__(self, session: Session, prepare: Preparation, labels: Sequence[str]) -> None:
-        self.hardware = session.hardware
-        self.labels = labels
+
+def _open(
+    graph: Path | bytes,
+    threads: int,
+    preparation: Callable[[Size | None], Preparation],
+    labels: Sequence[str],
+) -> BatchedClassifier:
+    def read(inputs: Mapping[str, Input]) -> tuple[Layout, Preparation]:
+        layout = Layout.of(inputs)
+        return layout, _fitting(preparation(layout.size), layout.size)
+
+    def example(inputs: Mapping[str, Input]) -> Feed:
+        layout, prepare = read(inputs)
+        return layout.feed([_blank(prepare.frame)] * (layout.batch or 2), prepare)
+
+    session = open_session(graph, threads, example)
+    layout, prepare = read(session.inputs)
+    most = _ACCELERATED_CALL_PICTURES if session.accelerated else _CALL_PICTURES
+    return BatchedClassifier(
+        _Graph(session, layout, prepare),
+        labels=labels,
+        frame=prepare.frame,
+        hardware=session.hardware,
+        limit=layout.batch or most,
+        threads=session.calls,
+    )
+
+
+def _fitting(prepare: Preparation, size: Size | None) -> Preparation:
+    crop = prepare.frame.crop
+    if size is not None and size != crop:
+        raise WeightsError(
+            f"the graph reads pictures of {size[1]} x {size[0]} pixels, and the files beside it"
+            f" prepare {crop[1]} x {crop[0]}"
+        )
+    return prepare
+
+
+def _blank(frame: Frame) -> Pixels:
+    return np.zeros((*frame.crop, 3), np.uint8)
+
+
+class _Graph:
+    """Pictures in, probabilities out."""
+
+    def __init__(self, session: Session, layout: Layout, prepare: Preparation) -> None:
         self._session = session
+        self._layout = layout
         self._prepare = prepare
-        self._input = _only(session.inputs)
         self._output = next(
             (name for name in ("probabilities", "logits") if name in session.outputs),
             session.outputs[0],
         )
-        found = self._probabilities([np.zeros((*prepare.frame.crop, 3), np.uint8)]).shape
-        if found != (1, len(labels)):
-            raise WeightsError(f"the graph gives {found[1:]} numbers for {len(labels)} labels")
-        self._decoding = ThreadPoolExecutor(
-            min(_MAX_DECODERS, os.cpu_count() or 1), "galley-decode"
-        )
-        self._batcher = Batcher(
-            self._probabilities,
-            name="galley-classify",
-            limit=_ACCELERATED_CALL_PICTURES if session.accelerated else _CALL_PICTURES,
-            threads=session.calls,
-        )
+        self._as_they_are = self._gives_probabilities()
 
-    async def classify(
-        self, images: Sequence[bytes], *, begun: Begun | None = None
-    ) -> list[Classified | BadRequestError]:
-        if self.problem:
-            raise OverloadedError("The model is shut down.")
-        return await asyncio.gather(*(self._one(image, begun) for image in images))
+    def __call__(self, pictures: Sequence[Pixels]) -> Floats:
+        size = self._layout.batch or len(pictures)
+        parts = [self._run(pictures[at : at + size], size) for at in range(0, len(pictures), size)]
+        found = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return found if self._as_they_are else softmax(found)
 
-    async def aclose(self) -> None:
-        self.problem = "shut down"
-        self._decoding.shutdown(wait=False)
-        await self._batcher.close()
+    def _run(self, pictures: Sequence[Pixels], size: int) -> Floats:
+        filled = [*pictures, *[pictures[0]] * (size - len(pictures))]
+        found = self._session.run(self._output, self._layout.feed(filled, self._prepare))
+        return found[: len(pictures)].reshape(len(pictures), -1).astype(np.float32, copy=False)
 
-    async def _one(self, image: bytes, begun: Begun | None) -> Classified | BadRequestError:
-        loop = asyncio.get_running_loop()
-        try:
-            picture, decode_s = await loop.run_in_executor(self._decoding, self._decode, image)
-        except BadRequestError as error:
-            return error
-        batched = await self._batcher([picture.pixels], begun)
-        return Classified(
-            probabilities=batched.rows[0],
-            pixels=picture.pixels,
-            width=picture.width,
-            height=picture.height,
-            decode_ms=1000 * decode_s,
-            queue_ms=1000 * batched.queue_s,
-            inference_ms=1000 * batched.run_s,
-        )
-
-    def _decode(self, image: bytes) -> tuple[Picture, float]:
-        start = time.perf_counter()
-        picture = decode(image, self._prepare.frame)
-        return picture, time.perf_counter() - start
-
-    def _probabilities(self, pictures: Sequence[NDArray[np.uint8]]) -> Floats:
-        feed = {self._input: self._prepare.batch(pictures)}
-        found = self._session.run(self._output, feed)
-        if self._output == "probabilities":
-            return found
-        exponents = np.exp(found - found.max(axis=-1, keepdims=True))
-        return exponents / exponents.sum(axis=-1, keepdims=True)
-
-
-def read_labels() -> list[str]:
-    """The thousand classes of ImageNet in their usual order."""
-    lines = _IMAGENET_LABELS.read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if not line.startswith("#")]
-
-
-def _only(inputs: Mapping[str, str]) -> str:
-    if len(inputs) != 1:
-        raise WeightsError(f"model.onnx wants {', '.join(inputs)}; needed is one picture alone")
-    return next(iter(inputs))
-
-
-def _read_names(path: Path) -> list[str]:
-    names = read_json(path).get("id2label", {})
-    if not isinstance(names, dict) or not names or set(names) != set(map(str, range(len(names)))):
-        raise WeightsError(f"{path} has no id2label that counts from 0")
-    return [str(names[str(number)]) for number in range(len(names))]
-
-
-def _read_preparation(path: Path) -> Preparation:
-    """Read what an image processor of Hugging Face's transformers wrote."""
-    given = read_json(path)
-    try:
-        frame = _read_frame(given)
-        rescale = given.get("rescale_factor", 1 / 255) if given.get("do_rescale", True) else 1.0
-        mean, deviation = np.zeros(3, np.float32), np.ones(3, np.float32)
-        if given.get("do_normalize", True):
-            mean = np.array(given["image_mean"], np.float32).reshape(3)
-            deviation = np.array(given["image_std"], np.float32).reshape(3)
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path} does not say how to prepare pictures: {error}") from error
-    return Preparation(frame, (np.float32(rescale) / deviation, mean / deviation))
-
-
-def _read_frame(given: dict[str, Any]) -> Frame:
-    resample = Image.Resampling(given.get("resample", Image.Resampling.BICUBIC))
-    size = given["size"]
-    if isinstance(size, dict) and "shortest_edge" not in size:
-        exact = (int(size["height"]), int(size["width"]))
-        return Frame(exact, _read_crop(given) or exact, resample)
-    short = int(size if isinstance(size, int) else size["shortest_edge"])
-    # ConvNeXt's processor resizes to more than it says, and cuts that down to it.
-    if "crop_pct" in given:
-        larger = int(short / given["crop_pct"])
-        return Frame(
-            larger if short < _CONVNEXT_UNCUT else (short, short), (short, short), resample
-        )
-    crop = _read_crop(given)
-    if crop is None:
-        raise ValueError("without a crop, pictures would differ in shape")
-    return Frame(short, crop, resample)
-
-
-def _read_crop(given: dict[str, Any]) -> tuple[int, int] | None:
-    if not given.get("do_center_crop", "crop_size" in given):
-        return None
-    crop = given["crop_size"]
-    return (crop, crop) if isinstance(crop, int) else (int(crop["height"]), int(crop["width"]))
+    def _gives_probabilities(self) -> bool:
+        """Look at what it says of two pictures: hardly ever do logits sum to 1 for both."""
+        blank = _blank(self._prepare.frame)
+        noise = np.random.default_rng(1).integers(0, 256, blank.shape, np.uint8)
+        self._as_they_are = True
+        found = self([blank, noise])
+        return bool(found.min() >= 0 and np.allclose(found.sum(axis=1), 1, atol=_TOLERANCE))

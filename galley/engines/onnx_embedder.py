@@ -13,7 +13,7 @@ from galley.core.errors import OverloadedError
 from galley.engines.base import Begun, Embedded, Floats
 from galley.engines.batching import Batcher
 from galley.engines.graphs import bert, kept
-from galley.engines.onnx_session import Feed, Session, open_session
+from galley.engines.onnx_session import Feed, Input, Session, open_session
 from galley.engines.sentence_files import Pooling, SentenceFiles, WordPieces
 from galley.engines.weights import WeightsError, read_safetensors
 
@@ -133,9 +133,10 @@ def _choose_output(session: Session) -> str:
     )
 
 
-def _feed(inputs: Mapping[str, str], rows: Sequence[Sequence[int]], padding: int) -> Feed:
-    if not _NEEDED <= set(inputs) <= _KNOWN or not set(inputs.values()) <= set(_TYPES):
-        asked = ", ".join(f"{name} as {kind}" for name, kind in inputs.items())
+def _feed(inputs: Mapping[str, Input], rows: Sequence[Sequence[int]], padding: int) -> Feed:
+    kinds = {given.type for given in inputs.values()}
+    if not _NEEDED <= set(inputs) <= _KNOWN or not kinds <= set(_TYPES):
+        asked = ", ".join(f"{name} as {given.type}" for name, given in inputs.items())
         raise WeightsError(f"model.onnx asks for {asked}; needed are input_ids and attention_mask")
     width = max(map(len, rows))
     ids = np.full((len(rows), width), padding, np.int64)
@@ -144,7 +145,9 @@ def _feed(inputs: Mapping[str, str], rows: Sequence[Sequence[int]], padding: int
         ids[number, : len(row)] = row
         mask[number, : len(row)] = 1
     arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-    return {name: arrays[name].astype(_TYPES[kind], copy=False) for name, kind in inputs.items()}
+    return {
+        name: arrays[name].astype(_TYPES[given.type], copy=False) for name, given in inputs.items()
+    }
 
 
 def _groups(lengths: Sequence[int], most: int) -> Iterator[slice]:

@@ -23,13 +23,21 @@ _TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
+class Input:
+    """What a graph reads: its type in ONNX Runtime's words, and its shape; None is any length."""
+
+    type: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """A loaded graph, its inputs by name, and where it runs, in words.
 
     `calls` is how many runs at the same time the hardware is meant for.
     """
 
-    inputs: Mapping[str, str]
+    inputs: Mapping[str, Input]
     outputs: tuple[str, ...]
     hardware: str
     accelerated: bool
@@ -42,7 +50,7 @@ class Session:
 
 
 def open_session(
-    graph: Path | bytes, threads: int, example: Callable[[Mapping[str, str]], Feed]
+    graph: Path | bytes, threads: int, example: Callable[[Mapping[str, Input]], Feed]
 ) -> Session:
     """Load a graph.
 
@@ -50,7 +58,7 @@ def open_session(
 
     Args:
         threads: of the CPU, for all runs together; 0 takes every core.
-        example: makes a typical feed from the inputs' names and types.
+        example: makes a typical feed for the inputs.
     Raises:
         WeightsError: ONNX Runtime cannot load the graph.
     """
@@ -81,8 +89,13 @@ def _session(
     return Session(_inputs(session), outputs, hardware, accelerated, calls, session)
 
 
-def _inputs(session: ort.InferenceSession) -> dict[str, str]:
-    return {given.name: given.type for given in session.get_inputs()}
+def _inputs(session: ort.InferenceSession) -> dict[str, Input]:
+    return {
+        given.name: Input(
+            given.type, tuple(n if isinstance(n, int) and n > 0 else None for n in given.shape)
+        )
+        for given in session.get_inputs()
+    }
 
 
 def _open(graph: Path | bytes, threads: int, provider: str) -> ort.InferenceSession:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
-from galley.engines.onnx_session import Feed, open_session
+from galley.engines.onnx_session import Feed, Input, open_session
 from galley.engines.weights import WeightsError
 
 
@@ -30,7 +30,7 @@ def running_threads() -> set[int]:
     return {thread.id for thread in psutil.Process().threads()}
 
 
-def example(_: Mapping[str, str]) -> Feed:
+def example(_: Mapping[str, Input]) -> Feed:
     return {"x": np.array([1, 2], np.float32)}
 
 
@@ -80,20 +80,20 @@ def test_a_graph_runs_from_its_file_and_from_memory(as_bytes: bool, doubling: Pa
     session = open_session(doubling.read_bytes() if as_bytes else doubling, 1, example)
 
     assert session.run("twice", {"x": np.array([4, 5], np.float32)}).tolist() == [8, 10]
-    assert dict(session.inputs) == {"x": "tensor(float)"}
+    assert dict(session.inputs) == {"x": Input("tensor(float)", (None,))}
     assert session.outputs == ("twice",)
 
 
 def test_the_example_is_made_from_what_the_graph_asks_for(doubling: Path) -> None:
-    asked: list[dict[str, str]] = []
+    asked: list[dict[str, Input]] = []
 
-    def note(inputs: Mapping[str, str]) -> Feed:
+    def note(inputs: Mapping[str, Input]) -> Feed:
         asked.append(dict(inputs))
         return example(inputs)
 
     open_session(doubling, 1, note)
 
-    assert asked == [{"x": "tensor(float)"}]
+    assert asked == [{"x": Input("tensor(float)", (None,))}]
 
 
 def test_a_damaged_graph_is_refused_by_name(tmp_path: Path) -> None:
