@@ -8,7 +8,7 @@ WORKERS ?= 4
 # The tests start Galley a few hundred times, and each would compile it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install serve test test-all lint format bench bench-peers compat-clients lock clean
+.PHONY: help install serve test test-all lint format bench bench-peers compat-clients torch lock clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -64,11 +64,17 @@ bench-peers: $(VENV)/.installed-dev  ## Install the peers the benchmarks compare
 compat-clients: $(VENV)/.installed-dev  ## Install the clients that the compat tests drive, in environments of their own
 	@sh scripts/compat-clients
 
+torch: $(VENV)/.installed-dev  ## Install Galley with torch, for the tests of models on torch (6 GB)
+	@sh scripts/torch-environment
+
 lock: $(VENV)/.installed-dev  ## Resolve the dependencies anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --custom-compile-command "make lock" -q pyproject.toml scripts/build-requirements.in -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --custom-compile-command "make lock" -q --group dev -c requirements.lock -o requirements-dev.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command "make lock" -q --extra torch -c requirements.lock pyproject.toml \
+	  scripts/build-requirements.in -o requirements-torch.lock
 	for name in compat compat-older; do \
 	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --custom-compile-command "make lock" -q scripts/$$name-requirements.in -o requirements-$$name.lock || exit 1; \

@@ -1,6 +1,7 @@
 """`galley models`: which there are, and how to get more."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -15,7 +16,7 @@ from galley.cli.console import ExitCode, JsonOption, fail, make_table, out, prin
 from galley.cli.downloads import fetch_missing, fetch_one, is_here
 from galley.cli.model_file import table_of, with_model, without_model
 from galley.client import APIConnectionError, APIError, Client
-from galley.core.catalogue import EMBEDDED_MODELS, Kind, ModelSettings
+from galley.core.catalogue import EMBEDDED_MODELS, EngineName, Kind, ModelSettings
 from galley.core.settings import Settings, check_model_name
 from galley.schemas.account import ModelReply
 from galley.services.presets import PRESETS
@@ -77,11 +78,15 @@ def add(
         str,
         typer.Argument(
             metavar="PRESET|SOURCE",
-            help=f"{', '.join(PRESETS)}; or hf:ORG/REPO/FILE, path:/FILE, http://SERVER/v1.",
+            help=f"{', '.join(PRESETS)}; or hf:ORG/REPO/FILE, path:/FILE, http://SERVER/v1;"
+            " for torch hf:ORG/REPO or path:/FOLDER.",
         ),
     ],
     name: Annotated[str | None, typer.Option(help="What requests call it.")] = None,
     kind: Annotated[Kind, typer.Option(help="What it does; a preset knows.")] = "chat",
+    engine: Annotated[
+        EngineName | None, typer.Option(help="transformers run it on torch; needs galley[torch].")
+    ] = None,
     default: Annotated[
         bool, typer.Option("--default", help="It answers for galley/<kind>.")
     ] = False,
@@ -91,10 +96,11 @@ def add(
 
     galley models add qwen2.5-1.5b --default
     galley models add hf:ORG/REPO/model.gguf --name mine
+    galley models add hf:microsoft/resnet-18 --kind classify --engine torch
     """
     settings = read_settings(data_dir=data_dir)
     name = name or (what if what in PRESETS else _name_of(what))
-    model = _model(what, kind, default=default)
+    model = _model(what, kind, engine, default=default)
     _refuse_clashes(settings, name, model)
     text = _with_model(settings, name, model)
     fetch_one(name, model, settings.models_dir)
@@ -163,15 +169,19 @@ def _as_set(name: str, model: ModelSettings, settings: Settings) -> Row:
 
 
 def _name_of(source: str) -> str:
-    return PurePosixPath(source.rstrip("/")).stem.lower()
+    name = PurePosixPath(source.rstrip("/")).name.lower()
+    return re.sub(r"\.(gguf|onnx|safetensors|pth)$", "", name)
 
 
-def _model(what: str, kind: Kind, *, default: bool) -> ModelSettings:
+def _model(what: str, kind: Kind, engine: EngineName | None, *, default: bool) -> ModelSettings:
     if preset := PRESETS.get(what):
         return preset.model_copy(update={"default": default})
     try:
-        return ModelSettings(kind=kind, source=what, default=default)
-    except ValidationError:
+        return ModelSettings(kind=kind, source=what, engine=engine, default=default)
+    except ValidationError as error:
+        (problem, *_) = error.errors()
+        if not problem["loc"]:  # the source is one, and something else does not go with it
+            fail(problem["msg"].removeprefix("Value error, "), ExitCode.USAGE)
         fail(
             f"{what!r} is neither a preset ({', '.join(PRESETS)}) nor a source "
             "(hf:ORG/REPO/FILE, path:/FILE, http://SERVER/v1).",

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from galley.core.caching import CacheSettings
 
 Kind = Literal["chat", "embeddings", "rerank", "classify"]
+EngineName = Literal["torch"]
 
 _OWN_HEADERS = frozenset(
     {
@@ -29,6 +30,10 @@ class ModelSettings(BaseModel):
     kind: Kind = Field(description="What it does: chat, embeddings, rerank or classify.")
     source: str = Field(
         description="`package:NAME/FILE`, `path:/FILE`, `hf:ORG/REPO/FILE` or a server's base URL."
+    )
+    engine: EngineName | None = Field(
+        default=None,
+        description="`torch`: transformers runs it, from a folder or `hf:ORG/REPO` of safetensors.",
     )
     default: bool = Field(
         default=False, description="Answers for `galley/<kind>` and the simple routes."
@@ -128,9 +133,16 @@ class ModelSettings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _runs_here(self) -> Self:
+        if self.engine is not None and self.remote:
+            raise ValueError("engine is for models that run here, and the source is an http URL")
+        return self
+
+    @model_validator(mode="after")
     def _sees_in_one_way(self) -> Self:
-        if self.mmproj is not None and (self.remote or self.kind != "chat"):
-            raise ValueError("mmproj is for chat models that run here; elsewhere it is vision")
+        elsewhere = self.remote or self.kind != "chat" or self.engine is not None
+        if self.mmproj is not None and elsewhere:
+            raise ValueError("mmproj is for chat models that run here, as GGUF; elsewhere vision")
         if self.vision and not self.remote:
             raise ValueError("vision is for models on other servers; one that runs here has mmproj")
         return self

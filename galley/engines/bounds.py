@@ -2,6 +2,7 @@
 
 import orjson
 
+from galley.core.errors import BadRequestError
 from galley.schemas.chat import ChatRequest, ImagePart, Message
 from galley.schemas.completions import CompletionRequest
 
@@ -37,6 +38,32 @@ def likely_prompt_tokens(request: ChatRequest | CompletionRequest, choice: int) 
 def likely_tokens(text: str) -> int:
     """Guess how many tokens `text` has."""
     return -(-len(text.encode()) // BYTES_PER_TOKEN)
+
+
+def too_long(
+    request: ChatRequest | CompletionRequest, context: int, tokens: str
+) -> BadRequestError:
+    """Say that a prompt of so many `tokens`, in words, does not fit into `context`."""
+    return BadRequestError(
+        f"This model's context is {context} tokens, and the prompt alone has {tokens}. Shorten it.",
+        code="context_length_exceeded",
+        param="messages" if isinstance(request, ChatRequest) else "prompt",
+    )
+
+
+def refuse_images(request: ChatRequest) -> None:
+    """Refuse images, for a model that cannot see.
+
+    Raises:
+        BadRequestError: there is one; `param` names its message.
+    """
+    for number, message in enumerate(request.messages):
+        if message.images:
+            raise BadRequestError(
+                "This model reads text only; it cannot see images.",
+                code="unsupported_content",
+                param=f"messages[{number}].content",
+            )
 
 
 def _size(message: Message) -> int:

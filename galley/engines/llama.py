@@ -14,9 +14,9 @@ from uuid import uuid4
 import structlog
 
 from galley.core.catalogue import ModelSettings
-from galley.core.errors import BadRequestError, OverloadedError
+from galley.core.errors import OverloadedError
 from galley.engines import tool_prompt
-from galley.engines.bounds import most_prompt_tokens
+from galley.engines.bounds import most_prompt_tokens, refuse_images, too_long
 from galley.engines.llama_child import LlamaChild
 from galley.engines.llama_slots import LlamaSlots
 from galley.engines.openai_http import chat_body, completion_body
@@ -121,36 +121,24 @@ class LlamaEngine:
             return sum(bounds)
         tokens = await self.count(request)
         if tokens >= self.context:
-            raise self._too_long(request, str(tokens))
+            raise too_long(request, self.context, str(tokens))
         return sum(min(bound, self.context) for bound in bounds)
 
     async def count(self, request: ChatRequest | CompletionRequest) -> int:
         self._shows_images(request)
         least = max(most_prompt_tokens(request)) // MOST_BYTES_PER_TOKEN
         if least >= self.context:
-            raise self._too_long(request, f"at least {least}")
+            raise too_long(request, self.context, f"at least {least}")
         async with self._counting:
             return await self._count(request)
 
     def _shows_images(self, request: ChatRequest | CompletionRequest) -> bool:
         """Say whether there are images, and refuse them where the model cannot see."""
-        messages = request.messages if isinstance(request, ChatRequest) else ()
-        for number, message in enumerate(messages):
-            if message.images and not self._wanted["projector"]:
-                raise BadRequestError(
-                    "This model reads text only; it cannot see images.",
-                    code="unsupported_content",
-                    param=f"messages[{number}].content",
-                )
-        return any(message.images for message in messages)
-
-    def _too_long(self, request: ChatRequest | CompletionRequest, tokens: str) -> BadRequestError:
-        return BadRequestError(
-            f"This model's context is {self.context} tokens, and the prompt alone has {tokens}."
-            " Shorten it.",
-            code="context_length_exceeded",
-            param="messages" if isinstance(request, ChatRequest) else "prompt",
-        )
+        if not isinstance(request, ChatRequest):
+            return False
+        if not self._wanted["projector"]:
+            refuse_images(request)
+        return any(message.images for message in request.messages)
 
     async def stream(
         self, request: ChatRequest | CompletionRequest, *, choice: int = 0, cache_salt: str = ""

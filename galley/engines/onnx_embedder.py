@@ -1,17 +1,14 @@
 """Sentence vectors on ONNX Runtime."""
 
-import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from galley.core.errors import OverloadedError
-from galley.engines.base import Begun, Embedded, Floats
-from galley.engines.batching import Batcher
+from galley.engines.base import Floats
+from galley.engines.batched_embedder import BatchedEmbedder, padded
 from galley.engines.graphs import bert, kept
 from galley.engines.onnx_session import Feed, Input, Session, open_session
 from galley.engines.sentence_files import Pooling, SentenceFiles, WordPieces
@@ -23,8 +20,6 @@ _ACCELERATED_CALL_TOKENS = 16_384
 # Rows in one run of the graph: more is no faster on a CPU, and pads more.
 _ROWS = 16
 _ACCELERATED_ROWS = 256
-# Less text than this is tokenised sooner than another thread is woken.
-_INLINE_CHARACTERS = 2_000
 _NEEDED = {"input_ids", "attention_mask"}
 _KNOWN = _NEEDED | {"token_type_ids"}
 _TYPES: dict[str, type[np.generic]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
@@ -51,76 +46,25 @@ def open_embedder(path: Path, threads: int) -> "OnnxEmbedder":
     return OnnxEmbedder(session, files.pieces, files.pooling)
 
 
-class OnnxEmbedder:
+class OnnxEmbedder(BatchedEmbedder):
     """An `Embedder`; made by `open_embedder`."""
 
-    problem: str | None = None
-
     def __init__(self, session: Session, pieces: WordPieces, pooling: Pooling) -> None:
-        self.hardware = session.hardware
-        self.max_tokens = pieces.max_tokens
-        self._session = session
-        self._pieces = pieces
-        self._pooling: Pooling = pooling
-        self._output = _choose_output(session)
-        self._rows = _ACCELERATED_ROWS if session.accelerated else _ROWS
-        self.dimensions = self._vectors([[pieces.padding]]).shape[1]
-        self._tokenising = ThreadPoolExecutor(2, "galley-tokenise")
-        self._batcher: Batcher[Sequence[int]] = Batcher(
-            self._vectors,
-            name="galley-embed",
+        output = _choose_output(session)
+
+        def vectors(rows: Sequence[Sequence[int]]) -> Floats:
+            feed = _feed(session.inputs, rows, pieces.padding)
+            found = session.run(output, feed)
+            return found if found.ndim == 2 else _pooled(found, feed["attention_mask"], pooling)
+
+        super().__init__(
+            vectors,
+            pieces,
+            hardware=session.hardware,
             limit=_ACCELERATED_CALL_TOKENS if session.accelerated else _CALL_TOKENS,
-            weigh=len,
+            rows=_ACCELERATED_ROWS if session.accelerated else _ROWS,
             threads=session.calls,
         )
-
-    async def embed(
-        self,
-        inputs: Sequence[str] | Sequence[Sequence[int]],
-        *,
-        truncate: bool = False,
-        begun: Begun | None = None,
-    ) -> Embedded:
-        if self.problem:
-            raise OverloadedError("The model is shut down.")
-        if sum(map(len, inputs)) <= _INLINE_CHARACTERS:
-            rows = self._pieces.rows(inputs, truncate=truncate)
-        else:
-            rows = await asyncio.get_running_loop().run_in_executor(
-                self._tokenising, lambda: self._pieces.rows(inputs, truncate=truncate)
-            )
-        # Neighbours of one length share a run of the graph, with nothing to pad.
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        batched = await self._batcher([rows[i] for i in order], begun)
-        vectors = np.empty_like(batched.rows)
-        vectors[order] = batched.rows
-        return Embedded(vectors, sum(map(len, rows)))
-
-    async def aclose(self) -> None:
-        self.problem = "shut down"
-        self._tokenising.shutdown(wait=False)
-        await self._batcher.close()
-
-    def _vectors(self, rows: Sequence[Sequence[int]]) -> Floats:
-        """Compute one call of the model, in as many runs as the lengths ask for."""
-        parts: list[Floats] = []
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        for group in _groups([len(rows[i]) for i in order], self._rows):
-            feed = _feed(
-                self._session.inputs, [rows[i] for i in order[group]], self._pieces.padding
-            )
-            found = self._session.run(self._output, feed)
-            parts.append(found if found.ndim == 2 else self._pooled(found, feed["attention_mask"]))
-        vectors = np.empty((len(rows), parts[0].shape[1]), np.float32)
-        vectors[order] = np.concatenate(parts)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.maximum(lengths, 1e-12)
-
-    def _pooled(self, states: NDArray[Any], mask: NDArray[Any]) -> Floats:
-        if self._pooling == "cls":
-            return cast(Floats, states[:, 0])
-        weights = mask[:, :, None].astype(np.float32)
-        return (states * weights).sum(axis=1) / weights.sum(axis=1)
 
 
 def _choose_output(session: Session) -> str:
@@ -138,23 +82,15 @@ def _feed(inputs: Mapping[str, Input], rows: Sequence[Sequence[int]], padding: i
     if not _NEEDED <= set(inputs) <= _KNOWN or not kinds <= set(_TYPES):
         asked = ", ".join(f"{name} as {given.type}" for name, given in inputs.items())
         raise WeightsError(f"model.onnx asks for {asked}; needed are input_ids and attention_mask")
-    width = max(map(len, rows))
-    ids = np.full((len(rows), width), padding, np.int64)
-    mask = np.zeros((len(rows), width), np.int64)
-    for number, row in enumerate(rows):
-        ids[number, : len(row)] = row
-        mask[number, : len(row)] = 1
+    ids, mask = padded(rows, padding)
     arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
     return {
         name: arrays[name].astype(_TYPES[given.type], copy=False) for name, given in inputs.items()
     }
 
 
-def _groups(lengths: Sequence[int], most: int) -> Iterator[slice]:
-    """Cut sorted lengths into runs of at most `most` in which little has to be padded."""
-    start = 0
-    for end, length in enumerate(lengths):
-        if end - start == most or length > 2 * max(lengths[start], 8):
-            yield slice(start, end)
-            start = end
-    yield slice(start, len(lengths))
+def _pooled(states: NDArray[Any], mask: NDArray[Any], pooling: Pooling) -> Floats:
+    if pooling == "cls":
+        return cast(Floats, states[:, 0])
+    weights = mask[:, :, None].astype(np.float32)
+    return (states * weights).sum(axis=1) / weights.sum(axis=1)

@@ -110,10 +110,21 @@ class SentenceFiles:
         Raises:
             WeightsError: a file is missing, damaged, or asks for what is not supported.
         """
-        if not any((folder / name).is_file() for name in ("model.onnx", "model.safetensors")):
+        known = ("model.onnx", "model.safetensors", "model.safetensors.index.json")
+        if not any((folder / name).is_file() for name in known):
             raise WeightsError(f"{folder} has neither model.onnx nor model.safetensors")
         config = read_json(folder / "config.json")
         return cls(folder, config, _read_pieces(folder, config), _read_pooling(folder))
+
+    def refuse_dense(self) -> None:
+        """Refuse what has layers after pooling.
+
+        Raises:
+            WeightsError: it does.
+        """
+        modules = self.folder / "modules.json"
+        if modules.is_file() and ".Dense" in modules.read_text(encoding="utf-8"):
+            raise WeightsError(f"{self.folder} has a dense layer after pooling; export it to ONNX")
 
     def bert_shape(self) -> BertShape:
         """How the BERT in `model.safetensors` is built.
@@ -131,11 +142,10 @@ class SentenceFiles:
             if found != value:
                 raise WeightsError(
                     f"{self.folder}: {name} is {found!r} and only {value!r} is built here;"
-                    " export the model to ONNX and give the folder with model.onnx"
+                    " export the model to ONNX and give the folder with model.onnx, or let"
+                    ' transformers run it: engine = "torch"'
                 )
-        modules = self.folder / "modules.json"
-        if modules.is_file() and ".Dense" in modules.read_text(encoding="utf-8"):
-            raise WeightsError(f"{self.folder} has a dense layer after pooling; export it to ONNX")
+        self.refuse_dense()
         try:
             return BertShape(
                 layers=int(self.config["num_hidden_layers"]),
@@ -206,9 +216,15 @@ def _max_tokens(folder: Path, config: dict[str, Any], tokenizer: Tokenizer) -> i
 
 def _read_pooling(folder: Path) -> Pooling:
     found = read_json(folder / "1_Pooling" / "config.json")
-    asked = [n for n, on in found.items() if n.startswith("pooling_mode_") and on is True]
-    if asked in ([], ["pooling_mode_mean_tokens"]):
+    asked = [
+        n.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+        for n, on in found.items()
+        if n.startswith("pooling_mode_") and on is True
+    ]
+    if "pooling_mode" in found:  # as sentence-transformers writes it from version 6 on
+        asked = [str(found["pooling_mode"])]
+    if asked in ([], ["mean"]):
         return "mean"
-    if asked == ["pooling_mode_cls_token"]:
+    if asked == ["cls"]:
         return "cls"
     raise WeightsError(f"{folder} pools by {', '.join(asked)}; known are mean and cls")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ def engine_opener(settings: Settings) -> OpenEngine:
         path = find(name, model, settings.models_dir)
         if path is None:
             raise SourceError(f"its files are not here: run `galley models install` ({name})")
+        if model.engine == "torch":
+            check_weights(model, path)
+            return await _open_torch(path, model)
         projector = find_projector(name, model, settings.models_dir)
         for weights in filter(None, (path, projector)):
             check_weights(model, weights)
@@ -97,5 +101,31 @@ def _open_onnx(path: Path, model: ModelSettings) -> Engine:
 
         return open_embedder(path, model.threads)
     from galley.engines.onnx_classifier import open_classifier
+
+    return open_classifier(path, model.threads)
+
+
+async def _open_torch(path: Path, model: ModelSettings) -> Engine:
+    for package in ("torch", "transformers"):
+        if find_spec(package) is None:
+            raise SourceError(
+                f'engine = "torch" needs {package}, which is not installed: run'
+                " `pip install 'galley[torch]'` where Galley is, and start it again"
+            )
+    engine = await asyncio.to_thread(_load_torch, path, model)
+    return PromptedTools(engine) if model.kind == "chat" else engine
+
+
+def _load_torch(path: Path, model: ModelSettings) -> Any:
+    # torch takes seconds to import, and is not there unless it was asked for.
+    if model.kind == "chat":
+        from galley.engines.torch_chat import open_chat
+
+        return open_chat(path, model)
+    if model.kind == "embeddings":
+        from galley.engines.torch_embedder import open_embedder
+
+        return open_embedder(path, model.threads)
+    from galley.engines.torch_classifier import open_classifier
 
     return open_classifier(path, model.threads)

@@ -1,6 +1,7 @@
 """Files from a model hub: with a progress bar, resumed where they broke off, checked."""
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -23,8 +24,9 @@ from huggingface_hub.utils import build_hf_headers
 from galley.core.catalogue import Kind, ModelSettings
 from galley.services.places import Place, SourceError
 
-_SOURCE = re.compile(r"hf:(?P<repository>\w[\w.-]*/\w[\w.-]*)/(?P<file>[^?#\\]+)")
+_SOURCE = re.compile(r"hf:(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:/(?P<file>[^?#\\]+))?")
 _SHA256 = re.compile("[0-9a-f]{64}")
+_SHARD = re.compile(r"\w[\w.-]*\.safetensors")
 # What an engine reads beside the weights; a repository need not have all of it.
 _COMPANIONS: dict[Kind, Sequence[str]] = {
     "chat": (),
@@ -37,16 +39,30 @@ _COMPANIONS: dict[Kind, Sequence[str]] = {
         "1_Pooling/config.json",
     ),
     "rerank": (),
-    "classify": ("config.json", "preprocessor_config.json"),
+    "classify": (
+        "config.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "labels.txt",
+    ),
 }
+_CHAT_COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """The file a `hf:` source means."""
+    """The file a `hf:` source means; without a name, all that transformers reads."""
 
     repository: str
-    file: str
+    file: str = ""
 
     @property
     def local_name(self) -> str:
@@ -62,9 +78,12 @@ def find_hub_file(model: ModelSettings) -> HubFile:
         SourceError: it is not written as it should be.
     """
     match = _SOURCE.fullmatch(model.source)
-    if match is None or ".." in PurePosixPath(match["file"]).parts:
-        raise SourceError(f"{model.source} should read hf:ORGANISATION/REPOSITORY/FILE.")
-    return HubFile(match["repository"], match["file"])
+    file = match["file"] or "" if match else ""
+    whole = model.engine == "torch"
+    if match is None or bool(file) is whole or ".." in PurePosixPath(file).parts:
+        wanted = "hf:ORGANISATION/REPOSITORY" + ("" if whole else "/FILE")
+        raise SourceError(f"{model.source} should read {wanted}.")
+    return HubFile(match["repository"], file)
 
 
 def fetch_hub_file(place: Place, model: ModelSettings) -> None:
@@ -77,12 +96,13 @@ def fetch_hub_file(place: Place, model: ModelSettings) -> None:
     partial = place.folder.with_name(f".partial-{place.folder.name}")
     partial.mkdir(exist_ok=True)
     try:
-        arrived = [(wanted.local_name, _download(wanted, partial, model.sha256))]
-        for name in _companions(wanted, model.kind):
-            try:
-                arrived.append((name, _download(HubFile(wanted.repository, name), partial, None)))
-            except RemoteEntryNotFoundError:
-                continue
+        if wanted.file:
+            arrived = [(wanted.local_name, _download(wanted, partial, model.sha256))]
+        else:
+            arrived = _download_weights(wanted.repository, partial, model.sha256)
+        for name in _companions(wanted, model):
+            if (path := _try(HubFile(wanted.repository, name), partial)) is not None:
+                arrived.append((_beside(wanted, name), path))
     except (OSError, httpx2.HTTPError, HFValidationError) as error:
         raise SourceError(_explain(wanted, error)) from error
     with place.filling() as folder:
@@ -94,11 +114,44 @@ def fetch_hub_file(place: Place, model: ModelSettings) -> None:
     partial.rmdir()
 
 
-def _companions(wanted: HubFile, kind: Kind) -> Sequence[str]:
-    names = list(_COMPANIONS[kind])
+def _companions(wanted: HubFile, model: ModelSettings) -> Sequence[str]:
+    if model.engine == "torch" and model.kind == "chat":
+        return _CHAT_COMPANIONS
+    names = list(_COMPANIONS[model.kind])
     if wanted.file.endswith(".onnx"):
         names.append(f"{wanted.file}_data")  # where a large graph keeps its weights
     return names
+
+
+def _beside(wanted: HubFile, name: str) -> str:
+    """Where a companion goes: what the graph looks for is beside it, whatever folder it was in."""
+    return PurePosixPath(name).name if name == f"{wanted.file}_data" else name
+
+
+def _download_weights(repository: str, folder: Path, sha256: str | None) -> list[tuple[str, Path]]:
+    """Download a model's safetensors, in one file or in several, and never a pickle."""
+    if (whole := _try(HubFile(repository, _WEIGHTS), folder, sha256)) is not None:
+        return [(_WEIGHTS, whole)]
+    index = _try(HubFile(repository, _INDEX), folder)
+    if index is None:
+        raise SourceError(f"{repository} has no {_WEIGHTS}, and nothing else is loaded.")
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        good = all(_SHARD.fullmatch(name) for name in names)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        names, good = [], False
+    if not good:
+        raise SourceError(f"{repository}/{_INDEX} is damaged, or names files elsewhere.")
+    shards = [(name, _download(HubFile(repository, name), folder, None)) for name in names]
+    return [(_INDEX, index), *shards]
+
+
+def _try(wanted: HubFile, folder: Path, sha256: str | None = None) -> Path | None:
+    """Download a file that a repository need not have."""
+    try:
+        return _download(wanted, folder, sha256)
+    except RemoteEntryNotFoundError:
+        return None
 
 
 def _download(wanted: HubFile, folder: Path, sha256: str | None) -> Path:

@@ -72,8 +72,13 @@ def check_weights(model: ModelSettings, path: Path) -> None:
     """Refuse what cannot be the weights of such a model.
 
     Raises:
-        SourceError: chat, and no GGUF file. Source: GGUF specification, File structure.
+        SourceError: for torch, and no folder with a model's configuration; or chat, and no GGUF
+            file. Source: GGUF specification, File structure.
     """
+    if model.engine == "torch":
+        if not (path / "config.json").is_file():
+            raise SourceError(f"{path} is no folder with config.json, as transformers writes it.")
+        return
     if model.kind != "chat":
         return
     if path.is_dir():

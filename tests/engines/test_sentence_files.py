@@ -82,10 +82,12 @@ def test_the_longest_input_is_the_least_that_a_file_says(
     [
         ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "mean"),
         ({"pooling_mode_cls_token": True}, "cls"),
+        ({"embedding_dimension": 4, "pooling_mode": "mean"}, "mean"),
+        ({"embedding_dimension": 4, "pooling_mode": "cls"}, "cls"),
     ],
 )
 def test_pooling_is_read_from_its_file(
-    pooling: dict[str, bool], expected: str, folder: Path
+    pooling: dict[str, Any], expected: str, folder: Path
 ) -> None:
     write_json(folder / "1_Pooling" / "config.json", pooling)
 
@@ -95,7 +97,7 @@ def test_pooling_is_read_from_its_file(
 def test_other_pooling_is_refused_by_name(folder: Path) -> None:
     write_json(folder / "1_Pooling" / "config.json", {"pooling_mode_max_tokens": True})
 
-    with pytest.raises(WeightsError, match="pooling_mode_max_tokens"):
+    with pytest.raises(WeightsError, match="pools by max; known are mean and cls"):
         SentenceFiles.read(folder)
 
 

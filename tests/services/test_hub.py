@@ -45,7 +45,7 @@ def start_fetch(
     hub: Hub | str, models_dir: Path, *, kind: str = "chat", source: str = SOURCE, **more: Any
 ) -> "subprocess.Popen[str]":
     settings = {"kind": kind, "source": source}
-    settings |= {name: more.pop(name, None) for name in ("sha256", "mmproj")}
+    settings |= {name: more.pop(name, None) for name in ("sha256", "mmproj", "engine")}
     endpoint = hub if isinstance(hub, str) else hub.base_url
     return subprocess.Popen(
         [sys.executable, "-c", FETCH, json.dumps(settings), str(models_dir)],
@@ -174,6 +174,79 @@ def test_an_encoder_comes_with_the_files_that_its_engine_reads(hub: Hub, tmp_pat
     assert path.read_bytes() == b"graph"
     assert visible(path.parent) == ["1_Pooling", "model.onnx", "tokenizer.json"]
     assert visible(path.parent / "1_Pooling") == ["config.json"]
+
+
+def test_a_classifier_comes_with_its_files_and_a_large_one_with_its_weights_beside_it(
+    hub: Hub, tmp_path: Path
+) -> None:
+    names = ("config.json", "preprocessor_config.json", "labels.txt", "onnx/small.onnx_data")
+    hub.files |= {f"{REPOSITORY}/{name}": b"{}" for name in names}
+    hub.files[f"{REPOSITORY}/onnx/small.onnx"] = b"graph"
+
+    path = Path(fetch(hub, tmp_path, kind="classify", source=f"hf:{REPOSITORY}/onnx/small.onnx"))
+
+    assert path.name == "model.onnx"
+    expected = ["config.json", "labels.txt", "model.onnx", "preprocessor_config.json"]
+    assert visible(path.parent) == [*expected, "small.onnx_data"]
+
+
+def test_a_model_for_torch_comes_with_what_transformers_reads_and_no_pickle(
+    hub: Hub, tmp_path: Path
+) -> None:
+    names = ("config.json", "tokenizer.json", "chat_template.jinja", "pytorch_model.bin", "own.py")
+    hub.files |= {f"{REPOSITORY}/{name}": b"{}" for name in names}
+    hub.files[f"{REPOSITORY}/model.safetensors"] = b"weights"
+
+    path = Path(fetch(hub, tmp_path, engine="torch", source=f"hf:{REPOSITORY}"))
+
+    assert path == tmp_path / "small"
+    expected = ["chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json"]
+    assert visible(path) == expected
+    asked = len(hub.asked)
+    assert Path(fetch(hub, tmp_path, engine="torch", source=f"hf:{REPOSITORY}")) == path
+    assert len(hub.asked) == asked
+
+
+def test_weights_in_several_files_are_fetched_by_their_index(hub: Hub, tmp_path: Path) -> None:
+    shards = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    index = {"weight_map": {"a": shards[0], "b": shards[1], "c": shards[1]}}
+    hub.files |= {f"{REPOSITORY}/{name}": name.encode() for name in shards}
+    hub.files[f"{REPOSITORY}/model.safetensors.index.json"] = json.dumps(index).encode()
+
+    path = Path(fetch(hub, tmp_path, engine="torch", source=f"hf:{REPOSITORY}"))
+
+    assert visible(path) == [*shards, "model.safetensors.index.json"]
+    assert (path / shards[1]).read_bytes() == shards[1].encode()
+
+
+@pytest.mark.parametrize(
+    "index",
+    [b"no json", b"{}", b"[]", b'{"weight_map": {"a": "../../evil.safetensors"}}',
+     b'{"weight_map": {"a": "weights.bin"}}', b'{"weight_map": {"a": 1}}'],
+)  # fmt: skip
+def test_an_index_that_names_anything_but_safetensors_beside_it_is_refused(
+    index: bytes, hub: Hub, tmp_path: Path
+) -> None:
+    hub.files[f"{REPOSITORY}/model.safetensors.index.json"] = index
+
+    refusal = fetch(hub, tmp_path, engine="torch", source=f"hf:{REPOSITORY}")
+
+    assert "is damaged, or names files elsewhere" in refusal
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+def test_a_repository_with_pickles_alone_is_refused(hub: Hub, tmp_path: Path) -> None:
+    hub.files[f"{REPOSITORY}/pytorch_model.bin"] = b"pickle"
+
+    refusal = fetch(hub, tmp_path, engine="torch", source=f"hf:{REPOSITORY}")
+
+    assert "has no model.safetensors, and nothing else is loaded" in refusal
+
+
+def test_a_model_for_torch_is_a_whole_repository(hub: Hub, tmp_path: Path) -> None:
+    refusal = fetch(hub, tmp_path, engine="torch", source=f"hf:{REPOSITORY}/model.safetensors")
+
+    assert "should read hf:ORGANISATION/REPOSITORY." in refusal
 
 
 def test_two_processes_that_fetch_at_once_both_get_it(hub: Hub, tmp_path: Path) -> None:
