@@ -1,12 +1,11 @@
 """The one place where Galley's parts are chosen and joined."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import uuid_utils
 from sqlalchemy import select
@@ -17,8 +16,10 @@ from galley.core.settings import Settings
 from galley.db.ledger import Ledger
 from galley.db.requests import interrupt_open
 from galley.db.session import Database, Sessions, open_database
+from galley.runtime.background import run as _run
 from galley.runtime.caches import open_cache
 from galley.runtime.engines import engine_opener
+from galley.runtime.jobs import Jobs, open_jobs
 from galley.runtime.limits import open_limiter
 from galley.services.accounts import Accounts
 from galley.services.audit_log import AuditLog
@@ -28,6 +29,7 @@ from galley.services.definitions import Definitions
 from galley.services.dispatch import Dispatch
 from galley.services.embeddings import EmbeddingService
 from galley.services.experiments import Experiments
+from galley.services.files import FileService
 from galley.services.guests import Guests
 from galley.services.images import ImageService
 from galley.services.instances import Instances
@@ -48,6 +50,7 @@ from galley.services.rerank import RerankService
 from galley.services.responses import ResponseService
 from galley.services.retention import RetentionService
 from galley.services.slots import SlotQueue
+from galley.services.sweeping import FileSweeper
 from galley.services.tiers import Tiers
 from galley.services.tokens import Tokens, signing_secret
 from galley.services.usage import UsageService
@@ -74,6 +77,7 @@ class Runtime:
     embeddings: EmbeddingService
     rerank: RerankService
     images: ImageService
+    files: FileService
     usage: UsageService
     receipts: Receipts
     experiments: Experiments
@@ -83,6 +87,7 @@ class Runtime:
     people: People
     tiers: Tiers
     audit_log: AuditLog
+    jobs: Jobs
     heavy: Executor
     """One thread for what holds the interpreter, such as reading large bodies, one by one."""
 
@@ -125,20 +130,20 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
         limiter = open_limiter(settings, database.sessions, instance_id, accounts, stack)
         left = LimitsReader(limiter).left
         heavy = stack.enter_context(ThreadPoolExecutor(1, "galley-heavy"))
+        metrics = Metrics()
         ledger = Ledger(database)
         stack.push_async_callback(ledger.aclose)
         models, definitions = await _open_models(settings, database.sessions, stack)
-        metrics = Metrics()
-        meter = Meter(
-            ledger, limiter, pricing, metrics,
-            instance_id=instance_id, longest_s=settings.request_timeout,
-        )  # fmt: skip
+        wait_s = settings.request_timeout
+        meter = Meter(ledger, limiter, pricing, metrics, instance_id=instance_id, longest_s=wait_s)
         dispatch, pictures = Dispatch(), _open_pictures(models, stack)
         cache = open_cache(settings, stack)
         vectors = VectorCache(cache, ttl_s=settings.cache_ttl)
         answers = AnswerCache(cache, models.comparer, ttl_s=settings.cache_ttl)
         chat = ChatService(models, meter, dispatch, pictures, answers)
         _watch(metrics, models, chat, answers)
+        files = _open_files(settings, database.sessions, stack)
+        jobs = await open_jobs(settings, database, accounts, metrics, {}, stack)
         yield Runtime(
             settings=settings,
             database=database,
@@ -155,6 +160,7 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
             embeddings=EmbeddingService(models, meter, dispatch, vectors),
             rerank=RerankService(models, meter, dispatch),
             images=ImageService(models, meter),
+            files=files,
             usage=UsageService(database.sessions, left),
             receipts=Receipts(database.sessions, days=settings.receipt_retention_days),
             experiments=Experiments(database.sessions, models),
@@ -164,6 +170,7 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
             people=People(database.sessions, accounts, passwords),
             tiers=Tiers(database.sessions, accounts),
             audit_log=AuditLog(database.sessions),
+            jobs=jobs,
             heavy=heavy,
             first_key=first_key,
         )
@@ -198,7 +205,14 @@ def _retention(settings: Settings, sessions: Sessions) -> RetentionService:
         settings.retention_days,
         response_days=settings.response_retention_days,
         receipt_days=settings.receipt_retention_days,
+        job_days=settings.job_retention_days,
     )
+
+
+def _open_files(settings: Settings, sessions: Sessions, stack: AsyncExitStack) -> FileService:
+    folder = settings.data_dir / "files"
+    _run(FileSweeper(sessions, folder).keep(), stack)
+    return FileService(sessions, folder, most_bytes=settings.file_limit, quota=settings.file_quota)
 
 
 async def _open_models(
@@ -253,13 +267,3 @@ def _watch(metrics: Metrics, models: Models, chat: ChatService, answers: AnswerC
         "galley_slots_busy", "Answers being made.", "model",
         lambda: {name: queue.busy for name, queue in queues().items()},
     )  # fmt: skip
-
-
-def _run(work: Coroutine[Any, Any, None], stack: AsyncExitStack) -> None:
-    """Start background work that ends with the runtime."""
-    stack.push_async_callback(_cancel, asyncio.create_task(work))
-
-
-async def _cancel(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
