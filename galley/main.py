@@ -24,8 +24,10 @@ from galley.routers import (
     chat,
     classify,
     embeddings,
+    files,
     health,
     invoices,
+    jobs,
     keys,
     messages,
     openapi,
@@ -79,7 +81,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
     )
     app.include_router(openapi.declared(ENDPOINTS))
-    rooms = (responses, account, auth, usage, requests, invoices, prices, routing, keys, admin)
+    rooms = (
+        responses, files, account, auth, usage, requests, invoices, prices, routing, keys, admin,
+        jobs,
+    )  # fmt: skip
     for room in (*rooms, health):
         app.include_router(room.router)
     for room in rooms:

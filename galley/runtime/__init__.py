@@ -19,7 +19,7 @@ from galley.db.session import Database, Sessions, open_database
 from galley.runtime.background import run as _run
 from galley.runtime.caches import open_cache
 from galley.runtime.engines import engine_opener
-from galley.runtime.jobs import Jobs, open_jobs
+from galley.runtime.jobs import Jobs, job_kinds, open_jobs
 from galley.runtime.limits import open_limiter
 from galley.services.accounts import Accounts
 from galley.services.audit_log import AuditLog
@@ -143,7 +143,9 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
         chat = ChatService(models, meter, dispatch, pictures, answers)
         _watch(metrics, models, chat, answers)
         files = _open_files(settings, database.sessions, stack)
-        jobs = await open_jobs(settings, database, accounts, metrics, {}, stack)
+        embeddings = EmbeddingService(models, meter, dispatch, vectors)
+        kinds = job_kinds(database.sessions, files, embeddings, meter)
+        jobs = await open_jobs(settings, database, accounts, metrics, kinds, stack)
         yield Runtime(
             settings=settings,
             database=database,
@@ -157,7 +159,7 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
             definitions=definitions,
             chat=chat,
             responses=ResponseService(database.sessions, chat, most_bytes=settings.body_limit),
-            embeddings=EmbeddingService(models, meter, dispatch, vectors),
+            embeddings=embeddings,
             rerank=RerankService(models, meter, dispatch),
             images=ImageService(models, meter),
             files=files,

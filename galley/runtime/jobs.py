@@ -6,10 +6,15 @@ from dataclasses import dataclass
 
 from galley.core.metrics import Metrics
 from galley.core.settings import Settings
-from galley.db.session import Database
+from galley.db.session import Database, Sessions
 from galley.runtime.background import run
-from galley.schemas.jobs import JobKind
+from galley.schemas.jobs import AnalyseUsageParams, EmbedParams, ExportParams
 from galley.services.accounts import Accounts
+from galley.services.analyses import UsageAnalyses
+from galley.services.embed_files import EmbedFiles
+from galley.services.embeddings import EmbeddingService
+from galley.services.exports import Exports
+from galley.services.files import FileService
 from galley.services.job_attempt import Desk
 from galley.services.job_bell import JobBell
 from galley.services.job_feed import JobFeed
@@ -17,6 +22,7 @@ from galley.services.job_keeper import JobKeeper
 from galley.services.job_kinds import Kind
 from galley.services.job_runner import JobRunner
 from galley.services.jobs import JobService
+from galley.services.metering import Meter
 from galley.services.webhook_sender import WebhookSender
 from galley.services.webhooks import WebhookGuard
 
@@ -30,12 +36,24 @@ class Jobs:
     runner: JobRunner
 
 
+def job_kinds(
+    sessions: Sessions, files: FileService, embeddings: EmbeddingService, meter: Meter
+) -> dict[str, Kind]:
+    """Make the one table of what jobs there are."""
+    embed = EmbedFiles(files, embeddings, meter)
+    return {
+        "analyse_usage": Kind(UsageAnalyses(sessions).run, AnalyseUsageParams, ("usage",)),
+        "export": Kind(Exports(sessions, files).run, ExportParams, ("usage", "files")),
+        "embed": Kind(embed.run, EmbedParams, ("embeddings", "files"), embed.check),
+    }
+
+
 async def open_jobs(
     settings: Settings,
     database: Database,
     accounts: Accounts,
     metrics: Metrics,
-    kinds: Mapping[JobKind, Kind],
+    kinds: Mapping[str, Kind],
     stack: AsyncExitStack,
 ) -> Jobs:
     """Open the jobs' office; what dead servers left is given back."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from galley.schemas.base import Reply, Request
+from galley.schemas.chat import ModelName
 from galley.schemas.keys import PLAIN
 
 JobKind = Literal["analyse_usage", "index_documents", "embed", "run_batch", "export"]
@@ -102,3 +103,23 @@ class JobList(Reply):
     data: list[JobReply]
     has_more: bool
     next_after: str | None = Field(description="`after` of the next page; null after the last.")
+
+
+class AnalyseUsageParams(Request):
+    days: int = Field(default=30, ge=1, le=366, description="Today and the days before it, of UTC.")
+
+
+class ExportParams(Request):
+    format: Literal["csv", "jsonl"] = "csv"
+    days: int = Field(default=30, ge=1, le=366, description="Today and the days before it, of UTC.")
+
+
+class EmbedParams(Request):
+    file_id: str = Field(
+        min_length=1, max_length=64,
+        description="Of a file whose lines are texts: as they stand, JSON strings, or objects"
+        ' such as {"id": 7, "text": "..."}.',
+    )  # fmt: skip
+    model: ModelName = "galley/embeddings"
+    dimensions: int | None = Field(default=None, ge=1, le=65_536)
+    truncate: bool = Field(default=False, description="Cut what is longer than the model reads.")

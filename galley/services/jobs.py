@@ -80,7 +80,7 @@ class JobService:
     def __init__(
         self,
         sessions: Sessions,
-        kinds: Mapping[JobKind, Kind],
+        kinds: Mapping[str, Kind],
         starter: Starter,
         guard: WebhookGuard,
         *,
