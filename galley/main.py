@@ -21,6 +21,7 @@ from galley.routers import (
     account,
     admin,
     auth,
+    batches,
     chat,
     classify,
     embeddings,
@@ -36,6 +37,7 @@ from galley.routers import (
     rerank,
     responses,
     routing,
+    side_door,
     usage,
 )
 from galley.routers.answers import error_headers
@@ -65,7 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with open_runtime(settings) as app.state.runtime:
+        async with open_runtime(settings, side_door.answer) as app.state.runtime:
             yield
 
     app = _App(
@@ -82,8 +84,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.include_router(openapi.declared(ENDPOINTS))
     rooms = (
-        responses, files, account, auth, usage, requests, invoices, prices, routing, keys, admin,
-        jobs,
+        responses, files, batches, account, auth, usage, requests, invoices, prices, routing,
+        keys, admin, jobs,
     )  # fmt: skip
     for room in (*rooms, health):
         app.include_router(room.router)

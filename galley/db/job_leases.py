@@ -109,6 +109,12 @@ async def next_due(session: AsyncSession) -> datetime | None:
     return await session.scalar(select(func.min(Job.due_at)).where(Job.status == "queued"))
 
 
+async def waiting_jobs(session: AsyncSession, *, before: datetime, limit: int) -> Sequence[str]:
+    """Some of the jobs that have waited since before that moment."""
+    query = select(Job.id).where(Job.status == "queued", Job.due_at <= before).limit(limit)
+    return (await session.scalars(query)).all()
+
+
 async def count_by_status(session: AsyncSession) -> Mapping[str, int]:
     """How many jobs there are in each state."""
     rows = await session.execute(select(Job.status, func.count()).group_by(Job.status))

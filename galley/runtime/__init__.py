@@ -1,7 +1,7 @@
 """The one place where Galley's parts are chosen and joined."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,10 +19,11 @@ from galley.db.session import Database, Sessions, open_database
 from galley.runtime.background import run as _run
 from galley.runtime.caches import open_cache
 from galley.runtime.engines import engine_opener
-from galley.runtime.jobs import Jobs, job_kinds, open_jobs
+from galley.runtime.jobs import Jobs, open_work
 from galley.runtime.limits import open_limiter
 from galley.services.accounts import Accounts
 from galley.services.audit_log import AuditLog
+from galley.services.batches import Batches
 from galley.services.caching import AnswerCache
 from galley.services.chat import ChatService
 from galley.services.definitions import Definitions
@@ -49,8 +50,8 @@ from galley.services.receipts import Receipts
 from galley.services.rerank import RerankService
 from galley.services.responses import ResponseService
 from galley.services.retention import RetentionService
+from galley.services.side_door import Answered, Asked
 from galley.services.slots import SlotQueue
-from galley.services.sweeping import FileSweeper
 from galley.services.tiers import Tiers
 from galley.services.tokens import Tokens, signing_secret
 from galley.services.usage import UsageService
@@ -88,6 +89,7 @@ class Runtime:
     tiers: Tiers
     audit_log: AuditLog
     jobs: Jobs
+    batches: Batches
     heavy: Executor
     """One thread for what holds the interpreter, such as reading large bodies, one by one."""
 
@@ -112,8 +114,14 @@ class Runtime:
         return "ok"
 
 
+Door = Callable[[Runtime, Asked], Awaitable[Answered]]
+"""Answers requests that do not come over HTTP; `routers/side_door.py` has it."""
+
+
 @asynccontextmanager
-async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
+async def open_runtime(
+    settings: Settings, door: Door, *, is_worker: bool = False
+) -> AsyncGenerator[Runtime]:
     """Build every part from `settings`; close them in reverse order on leaving.
 
     Models load in the background: the server answers before they do.
@@ -121,32 +129,25 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
     async with AsyncExitStack() as stack:
         instance_id = str(uuid_utils.uuid7())
         database = await _open_database(settings, instance_id, stack)
-        passwords = stack.enter_context(Passwords())
-        accounts, logins = _join_accounts(settings, database.sessions, passwords)
+        accounts, logins, people = _join_accounts(settings, database.sessions, stack)
         first_key = await accounts.bootstrap(settings.bootstrap_key)
         pricing = await _open_pricing(settings, database.sessions, stack)
-        _run(_retention(settings, database.sessions).keep(), stack)
         keys = KeyService(database.sessions, accounts)
         limiter = open_limiter(settings, database.sessions, instance_id, accounts, stack)
         left = LimitsReader(limiter).left
-        heavy = stack.enter_context(ThreadPoolExecutor(1, "galley-heavy"))
-        metrics = Metrics()
-        ledger = Ledger(database)
-        stack.push_async_callback(ledger.aclose)
+        metrics, heavy = Metrics(), stack.enter_context(ThreadPoolExecutor(1, "galley-heavy"))
         models, definitions = await _open_models(settings, database.sessions, stack)
-        wait_s = settings.request_timeout
-        meter = Meter(ledger, limiter, pricing, metrics, instance_id=instance_id, longest_s=wait_s)
+        meter = _open_meter(settings, database, limiter, pricing, metrics, instance_id, stack)
         dispatch, pictures = Dispatch(), _open_pictures(models, stack)
-        cache = open_cache(settings, stack)
-        vectors = VectorCache(cache, ttl_s=settings.cache_ttl)
-        answers = AnswerCache(cache, models.comparer, ttl_s=settings.cache_ttl)
+        vectors, answers = _open_caches(settings, models, stack)
         chat = ChatService(models, meter, dispatch, pictures, answers)
         _watch(metrics, models, chat, answers)
-        files = _open_files(settings, database.sessions, stack)
         embeddings = EmbeddingService(models, meter, dispatch, vectors)
-        kinds = job_kinds(database.sessions, files, embeddings, meter)
-        jobs = await open_jobs(settings, database, accounts, metrics, kinds, stack)
-        yield Runtime(
+        work = await open_work(
+            settings, database, accounts, metrics, meter, embeddings, stack,
+            lambda asked: door(runtime, asked), is_worker=is_worker,
+        )  # fmt: skip
+        runtime: Runtime = Runtime(  # before the first job: nothing is awaited in between
             settings=settings,
             database=database,
             accounts=accounts,
@@ -162,35 +163,47 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
             embeddings=embeddings,
             rerank=RerankService(models, meter, dispatch),
             images=ImageService(models, meter),
-            files=files,
+            files=work.files,
             usage=UsageService(database.sessions, left),
             receipts=Receipts(database.sessions, days=settings.receipt_retention_days),
             experiments=Experiments(database.sessions, models),
             invoices=Invoices(database.sessions),
             profiles=Profiles(database.sessions, keys, left),
             keys=keys,
-            people=People(database.sessions, accounts, passwords),
+            people=people,
             tiers=Tiers(database.sessions, accounts),
             audit_log=AuditLog(database.sessions),
-            jobs=jobs,
+            jobs=work.jobs,
+            batches=work.batches,
             heavy=heavy,
             first_key=first_key,
         )
+        yield runtime
 
 
 async def _open_database(settings: Settings, instance_id: str, stack: AsyncExitStack) -> Database:
-    """Open it, and say of what dead servers left open that it was interrupted."""
+    """Open it, keep it tidy, and say of what dead servers left open that it was interrupted."""
     url = settings.database_url.get_secret_value()
     database = await stack.enter_async_context(open_database(url))
     if database.path is not None:  # its file is locked, so nobody else is alive
         async with database.sessions.begin() as session:
             await interrupt_open(session, but=[instance_id])
-        return database
-    instances = Instances(database.sessions, instance_id)
-    stack.push_async_callback(instances.aclose)
-    await instances.look()
-    _run(instances.keep(), stack)
+    else:
+        instances = Instances(database.sessions, instance_id)
+        stack.push_async_callback(instances.aclose)
+        await instances.look()
+        _run(instances.keep(), stack)
+    _run(_retention(settings, database.sessions).keep(), stack)
     return database
+
+
+def _open_meter(
+    settings: Settings, database: Database, limiter: Limiter, pricing: Pricing, metrics: Metrics,
+    instance_id: str, stack: AsyncExitStack,
+) -> Meter:  # fmt: skip
+    ledger, longest_s = Ledger(database), settings.request_timeout
+    stack.push_async_callback(ledger.aclose)
+    return Meter(ledger, limiter, pricing, metrics, instance_id=instance_id, longest_s=longest_s)
 
 
 async def _open_pricing(settings: Settings, sessions: Sessions, stack: AsyncExitStack) -> Pricing:
@@ -211,12 +224,6 @@ def _retention(settings: Settings, sessions: Sessions) -> RetentionService:
     )
 
 
-def _open_files(settings: Settings, sessions: Sessions, stack: AsyncExitStack) -> FileService:
-    folder = settings.data_dir / "files"
-    _run(FileSweeper(sessions, folder).keep(), stack)
-    return FileService(sessions, folder, most_bytes=settings.file_limit, quota=settings.file_quota)
-
-
 async def _open_models(
     settings: Settings, sessions: Sessions, stack: AsyncExitStack
 ) -> tuple[Models, Definitions]:
@@ -230,13 +237,20 @@ async def _open_models(
     return models, definitions
 
 
+def _open_caches(
+    settings: Settings, models: Models, stack: AsyncExitStack
+) -> tuple[VectorCache, AnswerCache]:
+    cache, ttl_s = open_cache(settings, stack), settings.cache_ttl
+    return VectorCache(cache, ttl_s=ttl_s), AnswerCache(cache, models.comparer, ttl_s=ttl_s)
+
+
 def _open_pictures(models: Models, stack: AsyncExitStack) -> PictureService:
     return PictureService(models, stack.enter_context(ThreadPoolExecutor(2, "galley-pictures")))
 
 
 def _join_accounts(
-    settings: Settings, sessions: Sessions, passwords: Passwords
-) -> tuple[Accounts, Logins]:
+    settings: Settings, sessions: Sessions, stack: AsyncExitStack
+) -> tuple[Accounts, Logins, People]:
     """Join what knows tokens with what gives them: they share the secret that signs them."""
     tokens = Tokens(
         signing_secret(settings.jwt_secret, settings.data_dir),
@@ -245,7 +259,9 @@ def _join_accounts(
     guests = Guests(sessions, Issuers(settings.issuers))
     accounts = Accounts(sessions, tokens=tokens, guests=guests)
     lifetime = timedelta(days=settings.refresh_token_days)
-    return accounts, Logins(sessions, accounts, tokens, passwords, lifetime=lifetime)
+    passwords = stack.enter_context(Passwords())
+    logins = Logins(sessions, accounts, tokens, passwords, lifetime=lifetime)
+    return accounts, logins, People(sessions, accounts, passwords)
 
 
 def _watch(metrics: Metrics, models: Models, chat: ChatService, answers: AnswerCache) -> None:

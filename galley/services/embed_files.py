@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from galley.core.caller import Caller
-from galley.core.errors import BadRequestError, RateLimitError
-from galley.db.tables import File, new_id
+from galley.core.errors import BadRequestError, OverloadedError, RateLimitError
+from galley.db.tables import File
 from galley.engines.base import Embedded
 from galley.schemas.embeddings import EmbeddingRequest
 from galley.schemas.jobs import EmbedParams
@@ -24,8 +24,8 @@ TOGETHER = 64
 """Texts that are asked for, and booked, together."""
 
 LONGEST_LINE = 262_144  # bytes
-LONGEST_WAIT_S = 60.0
-"""For a limit; what takes longer is put off until then."""
+SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.2, 60.0
+"""For a limit or a model; where it takes longer, the job is put off."""
 
 
 class Text(NamedTuple):
@@ -72,38 +72,43 @@ class EmbedFiles:
         }  # fmt: skip
 
     async def _texts(self, source: File) -> AsyncGenerator[list[Text]]:
+        """Yield the lines, as many at a time as are asked for together."""
         is_json = source.name.lower().endswith((".jsonl", ".ndjson"))
+        read: list[Text] = []
         async with aclosing(self._files.read_lines(source, longest=LONGEST_LINE)) as pieces:
             async for lines in pieces:
-                read = [_read(line, is_json=is_json) for line in lines]
-                for begin in range(0, len(read), TOGETHER):
-                    yield read[begin : begin + TOGETHER]
+                read += [_read(line, is_json=is_json) for line in lines]
+                while len(read) >= TOGETHER:
+                    yield read[:TOGETHER]
+                    read = read[TOGETHER:]
+        if read:
+            yield read
 
     async def embed(
         self, run: JobRun, part: str, request: EmbeddingRequest
     ) -> tuple[str, Embedded]:
-        """Embed some texts as one request, which waits where a limit is in the way.
+        """Embed some texts as one request, which waits for limits, and for a model that is busy.
 
         Returns:
             The model that answered, and what it made.
         Raises:
-            RateLimitError: it would wait for long, or for ever.
+            RateLimitError, OverloadedError: it would wait for long, or for ever.
         """
+        while True:
+            try:
+                return await self._ask(run, part, request)
+            except (RateLimitError, OverloadedError) as error:
+                if error.retry_after is None or error.retry_after > LONGEST_WAIT_S:
+                    raise
+                await asyncio.sleep(max(SHORTEST_WAIT_S, error.retry_after))
+
+    async def _ask(self, run: JobRun, part: str, request: EmbeddingRequest) -> tuple[str, Embedded]:
         arrival = Arrival(run.request_id(part), None)
         async with self._meter.hold(arrival, run.caller, "embeddings") as charge:
-            while True:
-                try:
-                    found = await self._embeddings.embed(charge, request)
-                except RateLimitError as error:
-                    wait_s = error.retry_after or 1.0
-                    if not error.should_retry or wait_s > LONGEST_WAIT_S:
-                        # This part's own id is for when it is done.
-                        charge.record.request_id = new_id()
-                        raise
-                    await asyncio.sleep(wait_s)
-                else:
-                    await self._meter.settle(charge)
-                    return charge.record.served_model or request.model, found
+            charge.background = True
+            found = await self._embeddings.embed(charge, request)
+            await self._meter.settle(charge)
+        return charge.record.served_model or request.model, found
 
 
 class _Work:

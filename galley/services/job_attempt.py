@@ -75,9 +75,8 @@ class Attempt:
             self._logger.warning("job_not_written", error=str(error))
 
     async def _make(self) -> None:
-        attempt = self.job.attempts
-        self._logger.info("job_started", attempt=attempt)
-        await self._write(log=self._line("started", f"attempt {attempt} of {MOST_ATTEMPTS}"))
+        self._logger.info("job_started", attempt=self.job.attempts)
+        self._desk.bell.ring(self.job.id)
         try:
             result = await self._work()
         except JobStoppedError:

@@ -12,8 +12,9 @@ from galley.db.job_leases import claim_job, next_due, renew_leases
 from galley.db.session import Sessions
 from galley.db.tables import Job, new_id, utc_now
 from galley.services.job_attempt import Attempt, Desk
-from galley.services.job_keeper import JobKeeper
+from galley.services.job_keeper import MOST_ATTEMPTS, JobKeeper
 from galley.services.job_kinds import Kind
+from galley.services.job_lines import appended
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +51,7 @@ class JobRunner:
         self._most_running = most_running
         self._clock = clock
         self._due = asyncio.Event()
+        self._closed = False
         self._held: dict[str, tuple[Attempt, asyncio.Task[None]]] = {}  # by lease
 
     async def start(self, job_id: str) -> None:
@@ -76,7 +78,7 @@ class JobRunner:
 
     async def work(self) -> None:
         """Do what is due, one by one, until nothing is; for workers."""
-        while (job := await self._claim()) is not None:
+        while not self._closed and (job := await self._claim()) is not None:
             await asyncio.wait({self._begin(job)})
 
     async def beat(self) -> None:
@@ -98,11 +100,16 @@ class JobRunner:
         for lease in held.keys() - kept:
             held[lease][1].cancel()
 
-    async def aclose(self) -> None:
-        """Stop what runs: it is done elsewhere, or after the next start."""
-        tasks = [task for _, task in self._held.values()]
-        for task in tasks:
+    def close(self) -> None:
+        """Begin nothing more, and stop what runs: it is done elsewhere, or after the next start."""
+        self._closed = True
+        for _, task in self._held.values():
             task.cancel()
+
+    async def aclose(self) -> None:
+        """The same, and wait until it has stopped."""
+        self.close()
+        tasks = [task for _, task in self._held.values()]
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _fill(self) -> None:
@@ -112,15 +119,19 @@ class JobRunner:
 
     async def _claim(self) -> Job | None:
         now = self._clock()
-        async with self._sessions() as session:
+        async with self._sessions() as session:  # to read hinders nobody
             due = await next_due(session)
         if due is None or due > now:
             return None
         async with self._sessions.begin() as session:
-            return await claim_job(
+            job = await claim_job(
                 session,
                 lease=new_id(), now=now, until=now + LEASE, most_running=self._most_running,
             )  # fmt: skip
+            if job is not None:
+                said = f"attempt {job.attempts} of {MOST_ATTEMPTS}"
+                job.log = appended(job.log, now, "started", said)
+            return job
 
     def _begin(self, job: Job) -> "asyncio.Task[None]":
         lease = str(job.lease)

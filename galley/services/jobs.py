@@ -42,6 +42,7 @@ from galley.schemas.jobs import (
     JobReply,
     WebhookTarget,
 )
+from galley.services.job_bell import JobBell
 from galley.services.job_kinds import Kind
 from galley.services.job_lines import line
 from galley.services.job_replies import told
@@ -83,6 +84,7 @@ class JobService:
         kinds: Mapping[str, Kind],
         starter: Starter,
         guard: WebhookGuard,
+        bell: JobBell,
         *,
         most_queued: int,
         clock: Callable[[], datetime] = utc_now,
@@ -91,6 +93,7 @@ class JobService:
         self._kinds = kinds
         self._starter = starter
         self._guard = guard
+        self._bell = bell
         self._most_queued = most_queued
         self._clock = clock
 
@@ -242,6 +245,7 @@ class JobService:
             else:
                 await cancel_job(session, job, now=self._clock())
         self._starter.stop(job.id)
+        self._bell.ring(job.id)
         return JobGone(**dict(told(job, hooks.get(job.id))), deleted=ended)
 
 

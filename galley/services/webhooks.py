@@ -148,8 +148,13 @@ def _meant(address: Address) -> list[Address]:
 
 
 def _is_global(address: Address) -> bool:
-    mapped = isinstance(address, IPv6Address) and address.ipv4_mapped is not None
-    return (address.is_global or mapped) and not address.is_multicast
+    if address.is_multicast:
+        return False
+    if isinstance(address, IPv4Address):
+        return address.is_global and not address.is_reserved
+    if address.ipv4_mapped is not None or address in _NAT64:
+        return True  # as global as what is wrapped in it
+    return address.is_global and not (address.is_reserved or address.is_site_local)
 
 
 def _refusal(why: str) -> BadRequestError:
