@@ -21,11 +21,14 @@ from galley.routers import (
     account,
     admin,
     auth,
+    batches,
     chat,
     classify,
     embeddings,
+    files,
     health,
     invoices,
+    jobs,
     keys,
     messages,
     openapi,
@@ -34,6 +37,7 @@ from galley.routers import (
     rerank,
     responses,
     routing,
+    side_door,
     usage,
 )
 from galley.routers.answers import error_headers
@@ -63,7 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with open_runtime(settings) as app.state.runtime:
+        async with open_runtime(settings, side_door.answer) as app.state.runtime:
             yield
 
     app = _App(
@@ -79,7 +83,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
     )
     app.include_router(openapi.declared(ENDPOINTS))
-    rooms = (responses, account, auth, usage, requests, invoices, prices, routing, keys, admin)
+    rooms = (
+        responses, files, batches, account, auth, usage, requests, invoices, prices, routing,
+        keys, admin, jobs,
+    )  # fmt: skip
     for room in (*rooms, health):
         app.include_router(room.router)
     for room in rooms:

@@ -12,6 +12,7 @@ from galley import __version__
 # What `galley --help` says of each; the first line of the command's own help.
 COMMANDS = {
     "serve": "Start the server with its models.",
+    "worker": "Do jobs beside the servers, told of them by Celery.",
     "demo": "Ask every model of a running server in every way, and print a table.",
     "chat": "Talk to a chat model: one question, or a conversation.",
     "classify": "Say what is in pictures.",

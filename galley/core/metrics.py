@@ -40,6 +40,10 @@ class Metrics:
             "galley_tokens", "Tokens read and written.",
             ["model", "kind"], registry=self.registry,
         )  # fmt: skip
+        self._jobs = Counter(
+            "galley_jobs_ended", "Jobs that ended here.",
+            ["kind", "status"], registry=self.registry,
+        )  # fmt: skip
         self.in_flight = 0
         Gauge(
             "galley_requests_in_flight", "Requests being answered.", registry=self.registry
@@ -50,6 +54,7 @@ class Metrics:
         self.duration = cache(self._duration.labels)
         self.first_token = cache(self._first_token.labels)
         self.tokens = cache(self._tokens.labels)
+        self.jobs = cache(self._jobs.labels)
 
     def watch(self, name: str, text: str, label: str, read: Callable[[], dict[str, float]]) -> None:
         """Add a gauge whose values, by `label`, are read when Prometheus asks."""

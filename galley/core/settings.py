@@ -108,6 +108,32 @@ class Settings(BaseSettings):
         le=36_500,
         description="How long receipts are kept, in days; 0 keeps them as long as requests.",
     )
+    job_retention_days: int = Field(
+        default=30,
+        ge=0,
+        le=36_500,
+        description="How long jobs are kept that have ended, in days; 0 keeps them all.",
+    )
+    job_concurrency: int = Field(
+        default=2, ge=1, le=64, description="Jobs that one server or worker does at once."
+    )
+    job_user_concurrency: int = Field(
+        default=2, ge=1, le=1000, description="Jobs of one user that run at the same time."
+    )
+    job_queue: int = Field(
+        default=1000,
+        ge=1,
+        le=100_000,
+        description="Jobs of one user that wait; more are refused with 429.",
+    )
+    broker_url: SecretStr | None = Field(
+        default=None, description="Celery's broker, where workers do the jobs. Unset: this process."
+    )
+    webhook_networks: str | None = Field(
+        default=None,
+        description="Own networks that webhooks may go to, by http too: "
+        "addresses or networks, by commas.",
+    )
     embedded_models: bool = Field(
         default=True, description="Serve the three models that come with Galley."
     )
@@ -144,6 +170,18 @@ class Settings(BaseSettings):
         ge=1_000,
         le=1_000_000_000,
         description="The same for image routes, in bytes.",
+    )
+    file_limit: int = Field(
+        default=512_000_000,
+        ge=1_000,
+        le=10_000_000_000,
+        description="Largest file that can be uploaded, in bytes.",
+    )
+    file_quota: int = Field(
+        default=10_000_000_000,
+        ge=0,
+        le=1_000_000_000_000_000,
+        description="What the files of one user may take together, in bytes.",
     )
     header_timeout: float = Field(
         default=10.0, gt=0, le=600, description="Longest wait for a request's headers, in seconds."
@@ -192,7 +230,7 @@ class Settings(BaseSettings):
         }
         return defaults | values
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "webhook_networks")
     @classmethod
     def _are_addresses(cls, proxies: str | None) -> str | None:
         for proxy in proxies.split(",") if proxies else ():

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from galley.core.caller import NO_KEY
 from galley.core.security import hash_key
 from galley.db.cursors import Page, fetch_page
 from galley.db.tables import ApiKey, Tier, UsageHourly, User, parse_id
@@ -85,6 +86,20 @@ async def find_holder(
     )
     found = (await session.execute(query)).one_or_none()
     return (found[0], found[1], found[2]) if found else None
+
+
+async def find_owner(
+    session: AsyncSession, *, user_id: str, key_id: str, now: datetime
+) -> tuple[ApiKey | None, User, Tier] | None:
+    """A user and the key they once came with (`NO_KEY` for none); None when they may not now."""
+    query = select(User, Tier).join(Tier, Tier.name == User.tier)
+    query = query.where(User.id == user_id, User.status == "active")
+    found, key = (await session.execute(query)).one_or_none(), None
+    if key_id != NO_KEY:
+        opening = select(ApiKey).where(ApiKey.id == key_id, ApiKey.user_id == user_id, *_open(now))
+        if (key := await session.scalar(opening)) is None:
+            return None
+    return (key, found[0], found[1]) if found else None
 
 
 def _open(now: datetime) -> tuple[ColumnElement[bool], ...]:

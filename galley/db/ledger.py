@@ -101,6 +101,10 @@ class Ledger:
                 OPEN_AFTER_S, self._open_fresh, context=self._context
             )
 
+    def forget(self, record: Record) -> None:
+        """Take back what was opened, if it is not on its way already: it will be opened again."""
+        self._fresh.pop(record.request_id, None)
+
     def settle(self, record: Record) -> asyncio.Future[None]:
         """Queue `record` in its final state; of several settlements the first counts.
 

@@ -1,16 +1,15 @@
 """Request bodies: bytes in, a validated shape out, or a clear no."""
 
 import asyncio
-import codecs
-import json
-from collections import Counter
 from concurrent.futures import Executor
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from galley.core import strict_json
 from galley.core.errors import BadRequestError, UnprocessableError
+from galley.core.strict_json import SHOWN_NAME
 from galley.dialects import anthropic, native
 from galley.dialects.base import Dialect
 from galley.schemas.base import Request
@@ -18,13 +17,8 @@ from galley.schemas.base import Request
 R = TypeVar("R", bound=Request)
 
 BIG = 262_144  # bytes; what is larger is parsed on another thread
-# A parser holds the interpreter until it is done: these bound that to a fraction of a second.
-MOST_PARTS = 200_000  # objects, lists and names together
-MOST_ITEMS = 1_000_000
-MOST_NAMES = 2_048  # in one object
 MOST_FAULTS = 10_000
 _LISTED_FAULTS = 20
-_SHOWN_NAME = 64  # characters of a name that the client made up
 _OPENAI_WORDS = {
     "missing": "Missing required parameter: '{param}'.",
     "extra_forbidden": "Unrecognized request argument supplied: {param}.",
@@ -55,7 +49,7 @@ def validate(shape: type[R], values: dict[str, Any], dialect: Dialect) -> R:
 def check(body: bytes, dialect: Dialect) -> None:
     """Refuse a body that is not JSON with one meaning; raises as `parse`."""
     try:
-        _check(body)
+        strict_json.check(body)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         refuse([ErrorDetails(type="json_invalid", loc=(), msg=reason, input=None)], dialect)
@@ -82,44 +76,8 @@ def _without_input(found: ErrorDetails) -> ErrorDetails:
         context = found.get("ctx", {})
         tag, expected = context.get("discriminator"), context.get("expected_tags")
         found["msg"] = f"{tag} should be one of {expected}"
-    found["loc"] = tuple(p[:_SHOWN_NAME] if isinstance(p, str) else p for p in found["loc"])
+    found["loc"] = tuple(p[:SHOWN_NAME] if isinstance(p, str) else p for p in found["loc"])
     return found
-
-
-def _check(body: bytes) -> None:
-    """Refuse what parsers read differently: repeated names, NaN and Infinity, bad UTF-8.
-
-    Raises:
-        ValueError: that, or it has more parts than a request can need.
-    """
-    if len(body) > MOST_PARTS:
-        # Brackets within texts count as well: it takes a book of source code to have so many.
-        parts = sum(map(body.count, (b"[", b"{", b":")))
-        if parts > MOST_PARTS or body.count(b",") > MOST_ITEMS:
-            raise ValueError("it has too many parts")
-    # Long integers are left to pydantic, whose words for them are plainer.
-    if body.startswith(codecs.BOM_UTF8):
-        raise ValueError("it begins with a byte order mark (BOM)")
-    _ONE_MEANING.decode(body.decode())
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) > MOST_NAMES:
-        raise ValueError(f"an object has more than {MOST_NAMES} names")
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"the name {twice[:_SHOWN_NAME]!r} is given twice")
-    return found
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_ONE_MEANING = json.JSONDecoder(
-    object_pairs_hook=_once, parse_constant=_no_constant, parse_int=float
-)
 
 
 def refuse(

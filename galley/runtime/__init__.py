@@ -1,12 +1,11 @@
 """The one place where Galley's parts are chosen and joined."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import uuid_utils
 from sqlalchemy import select
@@ -17,17 +16,21 @@ from galley.core.settings import Settings
 from galley.db.ledger import Ledger
 from galley.db.requests import interrupt_open
 from galley.db.session import Database, Sessions, open_database
+from galley.runtime.background import run as _run
 from galley.runtime.caches import open_cache
 from galley.runtime.engines import engine_opener
+from galley.runtime.jobs import Jobs, open_work
 from galley.runtime.limits import open_limiter
 from galley.services.accounts import Accounts
 from galley.services.audit_log import AuditLog
+from galley.services.batches import Batches
 from galley.services.caching import AnswerCache
 from galley.services.chat import ChatService
 from galley.services.definitions import Definitions
 from galley.services.dispatch import Dispatch
 from galley.services.embeddings import EmbeddingService
 from galley.services.experiments import Experiments
+from galley.services.files import FileService
 from galley.services.guests import Guests
 from galley.services.images import ImageService
 from galley.services.instances import Instances
@@ -47,6 +50,7 @@ from galley.services.receipts import Receipts
 from galley.services.rerank import RerankService
 from galley.services.responses import ResponseService
 from galley.services.retention import RetentionService
+from galley.services.side_door import Answered, Asked
 from galley.services.slots import SlotQueue
 from galley.services.tiers import Tiers
 from galley.services.tokens import Tokens, signing_secret
@@ -74,6 +78,7 @@ class Runtime:
     embeddings: EmbeddingService
     rerank: RerankService
     images: ImageService
+    files: FileService
     usage: UsageService
     receipts: Receipts
     experiments: Experiments
@@ -83,6 +88,8 @@ class Runtime:
     people: People
     tiers: Tiers
     audit_log: AuditLog
+    jobs: Jobs
+    batches: Batches
     heavy: Executor
     """One thread for what holds the interpreter, such as reading large bodies, one by one."""
 
@@ -107,8 +114,14 @@ class Runtime:
         return "ok"
 
 
+Door = Callable[[Runtime, Asked], Awaitable[Answered]]
+"""Answers requests that do not come over HTTP; `routers/side_door.py` has it."""
+
+
 @asynccontextmanager
-async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
+async def open_runtime(
+    settings: Settings, door: Door, *, is_worker: bool = False
+) -> AsyncGenerator[Runtime]:
     """Build every part from `settings`; close them in reverse order on leaving.
 
     Models load in the background: the server answers before they do.
@@ -116,30 +129,25 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
     async with AsyncExitStack() as stack:
         instance_id = str(uuid_utils.uuid7())
         database = await _open_database(settings, instance_id, stack)
-        passwords = stack.enter_context(Passwords())
-        accounts, logins = _join_accounts(settings, database.sessions, passwords)
+        accounts, logins, people = _join_accounts(settings, database.sessions, stack)
         first_key = await accounts.bootstrap(settings.bootstrap_key)
         pricing = await _open_pricing(settings, database.sessions, stack)
-        _run(_retention(settings, database.sessions).keep(), stack)
         keys = KeyService(database.sessions, accounts)
         limiter = open_limiter(settings, database.sessions, instance_id, accounts, stack)
         left = LimitsReader(limiter).left
-        heavy = stack.enter_context(ThreadPoolExecutor(1, "galley-heavy"))
-        ledger = Ledger(database)
-        stack.push_async_callback(ledger.aclose)
+        metrics, heavy = Metrics(), stack.enter_context(ThreadPoolExecutor(1, "galley-heavy"))
         models, definitions = await _open_models(settings, database.sessions, stack)
-        metrics = Metrics()
-        meter = Meter(
-            ledger, limiter, pricing, metrics,
-            instance_id=instance_id, longest_s=settings.request_timeout,
-        )  # fmt: skip
+        meter = _open_meter(settings, database, limiter, pricing, metrics, instance_id, stack)
         dispatch, pictures = Dispatch(), _open_pictures(models, stack)
-        cache = open_cache(settings, stack)
-        vectors = VectorCache(cache, ttl_s=settings.cache_ttl)
-        answers = AnswerCache(cache, models.comparer, ttl_s=settings.cache_ttl)
+        vectors, answers = _open_caches(settings, models, stack)
         chat = ChatService(models, meter, dispatch, pictures, answers)
         _watch(metrics, models, chat, answers)
-        yield Runtime(
+        embeddings = EmbeddingService(models, meter, dispatch, vectors)
+        work = await open_work(
+            settings, database, accounts, metrics, meter, embeddings, stack,
+            lambda asked: door(runtime, asked), is_worker=is_worker,
+        )  # fmt: skip
+        runtime: Runtime = Runtime(  # before the first job: nothing is awaited in between
             settings=settings,
             database=database,
             accounts=accounts,
@@ -152,36 +160,50 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
             definitions=definitions,
             chat=chat,
             responses=ResponseService(database.sessions, chat, most_bytes=settings.body_limit),
-            embeddings=EmbeddingService(models, meter, dispatch, vectors),
+            embeddings=embeddings,
             rerank=RerankService(models, meter, dispatch),
             images=ImageService(models, meter),
+            files=work.files,
             usage=UsageService(database.sessions, left),
             receipts=Receipts(database.sessions, days=settings.receipt_retention_days),
             experiments=Experiments(database.sessions, models),
             invoices=Invoices(database.sessions),
             profiles=Profiles(database.sessions, keys, left),
             keys=keys,
-            people=People(database.sessions, accounts, passwords),
+            people=people,
             tiers=Tiers(database.sessions, accounts),
             audit_log=AuditLog(database.sessions),
+            jobs=work.jobs,
+            batches=work.batches,
             heavy=heavy,
             first_key=first_key,
         )
+        yield runtime
 
 
 async def _open_database(settings: Settings, instance_id: str, stack: AsyncExitStack) -> Database:
-    """Open it, and say of what dead servers left open that it was interrupted."""
+    """Open it, keep it tidy, and say of what dead servers left open that it was interrupted."""
     url = settings.database_url.get_secret_value()
     database = await stack.enter_async_context(open_database(url))
     if database.path is not None:  # its file is locked, so nobody else is alive
         async with database.sessions.begin() as session:
             await interrupt_open(session, but=[instance_id])
-        return database
-    instances = Instances(database.sessions, instance_id)
-    stack.push_async_callback(instances.aclose)
-    await instances.look()
-    _run(instances.keep(), stack)
+    else:
+        instances = Instances(database.sessions, instance_id)
+        stack.push_async_callback(instances.aclose)
+        await instances.look()
+        _run(instances.keep(), stack)
+    _run(_retention(settings, database.sessions).keep(), stack)
     return database
+
+
+def _open_meter(
+    settings: Settings, database: Database, limiter: Limiter, pricing: Pricing, metrics: Metrics,
+    instance_id: str, stack: AsyncExitStack,
+) -> Meter:  # fmt: skip
+    ledger, longest_s = Ledger(database), settings.request_timeout
+    stack.push_async_callback(ledger.aclose)
+    return Meter(ledger, limiter, pricing, metrics, instance_id=instance_id, longest_s=longest_s)
 
 
 async def _open_pricing(settings: Settings, sessions: Sessions, stack: AsyncExitStack) -> Pricing:
@@ -198,6 +220,7 @@ def _retention(settings: Settings, sessions: Sessions) -> RetentionService:
         settings.retention_days,
         response_days=settings.response_retention_days,
         receipt_days=settings.receipt_retention_days,
+        job_days=settings.job_retention_days,
     )
 
 
@@ -214,13 +237,20 @@ async def _open_models(
     return models, definitions
 
 
+def _open_caches(
+    settings: Settings, models: Models, stack: AsyncExitStack
+) -> tuple[VectorCache, AnswerCache]:
+    cache, ttl_s = open_cache(settings, stack), settings.cache_ttl
+    return VectorCache(cache, ttl_s=ttl_s), AnswerCache(cache, models.comparer, ttl_s=ttl_s)
+
+
 def _open_pictures(models: Models, stack: AsyncExitStack) -> PictureService:
     return PictureService(models, stack.enter_context(ThreadPoolExecutor(2, "galley-pictures")))
 
 
 def _join_accounts(
-    settings: Settings, sessions: Sessions, passwords: Passwords
-) -> tuple[Accounts, Logins]:
+    settings: Settings, sessions: Sessions, stack: AsyncExitStack
+) -> tuple[Accounts, Logins, People]:
     """Join what knows tokens with what gives them: they share the secret that signs them."""
     tokens = Tokens(
         signing_secret(settings.jwt_secret, settings.data_dir),
@@ -229,7 +259,9 @@ def _join_accounts(
     guests = Guests(sessions, Issuers(settings.issuers))
     accounts = Accounts(sessions, tokens=tokens, guests=guests)
     lifetime = timedelta(days=settings.refresh_token_days)
-    return accounts, Logins(sessions, accounts, tokens, passwords, lifetime=lifetime)
+    passwords = stack.enter_context(Passwords())
+    logins = Logins(sessions, accounts, tokens, passwords, lifetime=lifetime)
+    return accounts, logins, People(sessions, accounts, passwords)
 
 
 def _watch(metrics: Metrics, models: Models, chat: ChatService, answers: AnswerCache) -> None:
@@ -253,13 +285,3 @@ def _watch(metrics: Metrics, models: Models, chat: ChatService, answers: AnswerC
         "galley_slots_busy", "Answers being made.", "model",
         lambda: {name: queue.busy for name, queue in queues().items()},
     )  # fmt: skip
-
-
-def _run(work: Coroutine[Any, Any, None], stack: AsyncExitStack) -> None:
-    """Start background work that ends with the runtime."""
-    stack.push_async_callback(_cancel, asyncio.create_task(work))
-
-
-async def _cancel(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

@@ -12,7 +12,7 @@ from galley.core.errors import AuthenticationError
 from galley.core.limits import Counter, Limits, Rule
 from galley.core.security import hash_key, is_well_formed, make_key
 from galley.core.settings import SettingsError
-from galley.db.keys import create_key, find_holder, is_known
+from galley.db.keys import create_key, find_holder, find_owner, is_known
 from galley.db.refresh_tokens import find_login
 from galley.db.session import Sessions
 from galley.db.tables import ApiKey, Tier, User, utc_now
@@ -103,6 +103,19 @@ class Accounts:
         if revocations == self._revocations:  # else it may have been this one's, just now
             self._remember(hash_key(credential), caller, min(seconds, CACHE_SECONDS))
         return caller
+
+    async def caller(self, user_id: str, key_id: str) -> Caller:
+        """Tell what a user may do now, by the key they came with some time ago.
+
+        Raises:
+            AuthenticationError: the key is closed, or its user disabled.
+        """
+        async with self._sessions() as session:
+            found = await find_owner(session, user_id=user_id, key_id=key_id, now=utc_now())
+        if found is None:
+            raise _invalid_key()
+        key, user, tier = found
+        return caller_of(user, tier, key)
 
     async def _by_key(self, key: str) -> tuple[Caller, float]:
         """Return who holds `key`, and how many seconds it is good."""

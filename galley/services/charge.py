@@ -47,7 +47,7 @@ class Charge:
 
     __slots__ = (
         "_pieces", "_usage",
-        "admitted_ms", "arrival", "attempts", "began_ms", "cache_control", "caller",
+        "admitted_ms", "arrival", "attempts", "background", "began_ms", "cache_control", "caller",
         "consulted", "headers", "held", "ignored", "image_input", "most", "per_prompt",
         "price", "prices", "record", "settled",
     )  # fmt: skip
@@ -57,6 +57,7 @@ class Charge:
         self.caller = caller
         self.record = record
         self.settled = False
+        self.background = False  # it is answered while nobody else waits
         self.cache_control = CacheControl()  # what the caller wishes
         self.per_prompt = 1  # how many answers share one prompt
         self.ignored: Sequence[str] = ()  # fields without meaning here

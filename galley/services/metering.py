@@ -9,6 +9,7 @@ from galley.core.errors import (
     GalleyError,
     InternalError,
     OverloadedError,
+    RateLimitError,
 )
 from galley.core.limits import Rule
 from galley.core.metrics import Metrics
@@ -187,13 +188,25 @@ class Meter:
             # Nothing was answered: the row that was opened is closed as soon as that works.
             record.state, record.status, record.error_code = "failed", lost.status, lost.code
             record.cost, record.price_id, taken = 0, None, {}
-            self._ledger.close(record)
+            if not comes_again(charge, lost):
+                self._ledger.close(record)
             raise
         finally:
             for held in charge.held:
                 counts = held.model in (None, record.served_model)
                 await self._limiter.settle(held.name, held.demands, taken if counts else {})
             self._count(record)
+
+    async def postpone(self, charge: Charge) -> None:
+        """Give back what is reserved for a request that will come again, under the same id.
+
+        Nothing is booked; a row that is on disk already stays open.
+        """
+        if not charge.settled:
+            charge.settled = True
+            self._ledger.forget(charge.record)
+            for held in charge.held:
+                await self._limiter.settle(held.name, held.demands, {})
 
     def _count(self, record: Record) -> None:
         metrics, model = self._metrics, record.served_model or ""
@@ -224,7 +237,9 @@ class Holding:
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
-            if isinstance(error, GalleyError):
+            if comes_again(self._charge, error):
+                await self._meter.postpone(self._charge)
+            elif isinstance(error, GalleyError):
                 await self._meter.settle(self._charge, error)
             elif isinstance(error, asyncio.CancelledError):
                 # Hang-ups and timeouts have names of their own.
@@ -240,6 +255,17 @@ class Holding:
                 await self._meter.settle(self._charge, failed)
         finally:
             self._meter.left()
+
+
+def comes_again(charge: Charge, error: BaseException | None) -> bool:
+    """Tell whether a request waits for better times: only one in the background does."""
+    if not charge.background:
+        return False
+    if isinstance(error, RateLimitError):
+        return error.should_retry
+    if isinstance(error, OverloadedError):
+        return error.retry_after is not None
+    return isinstance(error, asyncio.CancelledError)
 
 
 def _complete(charge: Charge, error: GalleyError | None) -> None:

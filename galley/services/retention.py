@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from galley.db.jobs import delete_jobs
 from galley.db.receipts import delete_receipts
 from galley.db.responses import delete_responses
 from galley.db.retention import delete_requests, mark_whole_from, whole_from
@@ -26,6 +27,7 @@ MOST = 5_000
 RESPONSES_AT_ONCE = 20
 """Each may have megabytes."""
 RECEIPTS_AT_ONCE = 1_000
+JOBS_AT_ONCE = 100
 
 
 class Delete(Protocol):
@@ -38,7 +40,8 @@ class RetentionService:
     """Deletes requests that are older than `days`; 0 keeps all. The sums of usage stay.
 
     Whole hours go, so that every other hour can still be held to its sums. Responses that are older
-    than `response_days` go as well, and so do receipts, which never outlive their requests.
+    than `response_days` go as well, so do jobs that have ended, and receipts, which never outlive
+    their requests.
     """
 
     def __init__(
@@ -48,22 +51,25 @@ class RetentionService:
         *,
         response_days: int = 0,
         receipt_days: int = 0,
+        job_days: int = 0,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._sessions = sessions
         self._days = days
         self._response_days = response_days
         self._receipt_days = receipt_days
+        self._job_days = job_days
         self._clock = clock
         self._batch = FIRST_BATCH
 
     async def keep(self) -> None:
         """Delete what is old, from time to time, until cancelled."""
-        while self._days or self._response_days or self._receipt_days:
+        while self._days or self._response_days or self._receipt_days or self._job_days:
             try:
                 await self.delete_old()
                 await self.delete_old_responses()
                 await self.delete_old_receipts()
+                await self.delete_old_jobs()
             except (SQLAlchemyError, OSError) as error:
                 log.warning("retention_failed", error=str(error))
             await asyncio.sleep(EVERY_S)
@@ -104,6 +110,14 @@ class RetentionService:
         return await self._delete_by_id(
             "receipts", self._receipt_days, delete_receipts, RECEIPTS_AT_ONCE
         )
+
+    async def delete_old_jobs(self) -> int:
+        """Delete jobs that have ended and are old now, in the same way.
+
+        Returns:
+            How many there were.
+        """
+        return await self._delete_by_id("jobs", self._job_days, delete_jobs, JOBS_AT_ONCE)
 
     async def _delete_by_id(self, what: str, days: int, delete: Delete, at_once: int) -> int:
         if not days:

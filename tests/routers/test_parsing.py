@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galley.core.errors import BadRequestError, UnprocessableError
+from galley.core.strict_json import MOST_NAMES, MOST_PARTS
 from galley.dialects import anthropic, native, openai
 from galley.dialects.base import Dialect
-from galley.routers.parsing import BIG, MOST_NAMES, MOST_PARTS
+from galley.routers.parsing import BIG
 from galley.schemas.base import Request
 from galley.schemas.chat import ChatRequest
 from galley.schemas.embeddings import EmbeddingRequest

@@ -1,0 +1,62 @@
+"""Queries on `batches`."""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from galley.db.cursors import Page, fetch_page
+from galley.db.tables import Batch
+
+ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
+"""From here on a batch does not change."""
+
+
+async def add_batch(session: AsyncSession, batch: Batch) -> None:
+    """Add `batch`.
+
+    Raises:
+        IntegrityError: it is there already.
+    """
+    session.add(batch)
+    await session.flush()
+
+
+async def find_batch(session: AsyncSession, *, user_id: str, batch_id: str) -> Batch | None:
+    """A batch of `user_id`; None when it is someone else's, or nobody's."""
+    query = select(Batch).where(Batch.id == batch_id, Batch.user_id == user_id)
+    return await session.scalar(query)
+
+
+async def list_batches(
+    session: AsyncSession, *, user_id: str, after: str | None, limit: int
+) -> Page[Batch]:
+    """Batches of `user_id`, the latest first.
+
+    Raises:
+        BadRequestError: `after` is not an id.
+    """
+    query = select(Batch).where(Batch.user_id == user_id)
+    return await fetch_page(session, query, Batch.id, after=after, limit=limit, latest_first=True)
+
+
+async def has_ended(session: AsyncSession, batch_id: str) -> bool:
+    """Tell whether a batch, whoever has it, has ended."""
+    status = await session.scalar(select(Batch.status).where(Batch.id == batch_id))
+    return status in ENDED
+
+
+async def change_batch(
+    session: AsyncSession, batch_id: str, of: Collection[str] = (), **values: Any
+) -> bool:
+    """Change a batch that has not ended, and has one of the statuses `of` where they are given.
+
+    Returns:
+        Whether there was anything to change.
+    """
+    statement = update(Batch).where(Batch.id == batch_id, Batch.status.not_in(ENDED))
+    if of:
+        statement = statement.where(Batch.status.in_(of))
+    statement = statement.values(**values).returning(Batch.id)
+    return (await session.scalars(statement)).one_or_none() is not None
