@@ -194,6 +194,8 @@ class Meter:
                 counts = held.model in (None, record.served_model)
                 await self._limiter.settle(held.name, held.demands, taken if counts else {})
             self._count(record)
+            if charge.ticket is not None:
+                self._metrics.queued(charge.caller.tier).observe(charge.ticket.waited_s)
 
     def _count(self, record: Record) -> None:
         metrics, model = self._metrics, record.served_model or ""
