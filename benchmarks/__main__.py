@@ -6,6 +6,7 @@ python -m benchmarks [--only chat images] [--rounds 5]
 from benchmarks import (
     chat,
     embeddings,
+    fairness,
     gateway,
     images,
     limiter,
@@ -21,6 +22,7 @@ main(
     {
         "chat": chat.run,
         "embeddings": embeddings.run,
+        "fairness": fairness.run,
         "gateway": gateway.run,
         "images": images.run,
         "limiter": limiter.run,

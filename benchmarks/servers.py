@@ -151,6 +151,13 @@ def bill(server: Server, model: str) -> None:
     _ask(server, "PUT", f"/v1/admin/prices/{model}", prompt=150_000, completion=600_000)
 
 
+def add_user(server: Server) -> str:
+    """Add a user, and return their key."""
+    user = _ask(server, "POST", "/v1/admin/users", email="other@example.org", name="Other")
+    _ask(server, "PATCH", f"/v1/admin/users/{user['id']}", limits=LIMITS)
+    return _ask(server, "POST", f"/v1/admin/users/{user['id']}/keys", name="bench")["key"]
+
+
 def _ask(server: Server, method: str, path: str, **body: Any) -> dict[str, Any]:
     headers = {"authorization": f"Bearer {server.key}", "content-type": "application/json"}
     sent = json.dumps(body).encode() if body else None

@@ -16,6 +16,8 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="List, show, set and delete tiers."
 )
 
+_KEPT = ("scopes", "models", "model_limits", "weight")
+
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The tier's name.")]
 
 
@@ -29,10 +31,11 @@ def list_tiers(
     if as_json:
         print_json(list(tiers.values()))
         return
-    table = make_table("name", "scopes", "models", "limits")
+    table = make_table("name", "scopes", "models", "weight", "limits")
     for tier in tiers.values():
         limits = shown(tier["limits"]) or "none"
-        table.add_row(tier["name"], ", ".join(tier["scopes"]), escape(_models(tier)), limits)
+        scopes, models = ", ".join(tier["scopes"]), escape(_models(tier))
+        table.add_row(tier["name"], scopes, models, str(tier["weight"]), limits)
     out.print(table)
 
 
@@ -63,6 +66,9 @@ def set_tier(
     model: Annotated[
         list[str] | None, typer.Option(help="A model they may use; repeat it. `all` is all.")
     ] = None,
+    weight: Annotated[
+        int | None, typer.Option(help="A user's share of a busy model, compared with others.")
+    ] = None,
     limit: LimitsOption = None,
     model_limit: Annotated[
         list[str] | None,
@@ -79,11 +85,13 @@ def set_tier(
     limits_of = [_of_model(text) for text in model_limit or []]
     with connected(server, key) as client:
         known = _tiers(client).get(name, {})
-        body = {part: known[part] for part in ("scopes", "models", "model_limits") if part in known}
+        body = {part: known[part] for part in _KEPT if part in known}
         if scope:
             body["scopes"] = scope
         if model:
             body["models"] = None if model == ["all"] else model
+        if weight is not None:
+            body["weight"] = weight
         body["limits"] = changed(known.get("limits", {}), limit or [])
         for model_name, text in limits_of:
             of_models = body.setdefault("model_limits", {})
@@ -138,6 +146,7 @@ def _show(tier: dict[str, Any]) -> None:
     table = make_table("tier", escape(tier["name"]))
     table.add_row("scopes", ", ".join(tier["scopes"]) or "none")
     table.add_row("models", escape(_models(tier)))
+    table.add_row("weight", str(tier["weight"]))
     table.add_row("limits", shown(tier["limits"]) or "none")
     for model, limits in tier["model_limits"].items():
         table.add_row(escape(f"on {model}"), shown(limits) or "none")

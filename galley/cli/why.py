@@ -66,8 +66,15 @@ def _told(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if found["ignored_fields"]:
         yield "ignored", ", ".join(found["ignored_fields"])
     yield "time", _times(found)
+    if queue := (found["detail"] or {}).get("queue"):
+        yield "queue", _waited(queue)
     if said := found["feedback"]:
         yield "feedback", f"{said['score']:g}" + (f": {said['comment']}" if said["comment"] else "")
+
+
+def _waited(queue: dict[str, Any]) -> str:
+    came, behind = f"came as {queue['position']} of {queue['of']}", queue["behind"]
+    return f"{came}, left before its turn" if behind is None else f"{came}, {behind} went first"
 
 
 def _times(found: dict[str, Any]) -> str:

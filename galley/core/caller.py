@@ -28,6 +28,7 @@ class Caller:
         models: the models they may use; None is all.
         rules: their limits on everything, and `model_rules` those on one model.
         own: what counts against a limit of their own, and not their tier's.
+        weight: how much of a busy model is theirs, compared with others.
     """
 
     user_id: str
@@ -38,6 +39,7 @@ class Caller:
     rules: tuple[Rule, ...] = ()
     model_rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict[str, tuple[Rule, ...]])
     own: frozenset[Counter] = frozenset()
+    weight: int = 1
 
     def may_use(self, model: str) -> bool:
         """Tell whether `model` is among those that their tier has."""

@@ -65,6 +65,12 @@ class ModelSettings(BaseModel):
     queue: int = Field(
         default=64, ge=0, le=10_000, description="Chat: requests that may wait for a slot."
     )
+    queue_wait: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="Chat: longest wait for a slot, in seconds.",
+    )
     threads: int = Field(
         default=0, ge=0, le=256, description="CPU threads; 0 takes all cores, for chat all but one."
     )

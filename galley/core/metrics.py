@@ -36,6 +36,10 @@ class Metrics:
             "galley_time_to_first_token_seconds", "From arrival to the first piece.",
             ["model"], buckets=_DURATIONS, registry=self.registry,
         )  # fmt: skip
+        self._queued = Histogram(
+            "galley_queue_wait_seconds", "Waiting for a slot, of requests that had to.",
+            ["tier"], buckets=_DURATIONS, registry=self.registry,
+        )  # fmt: skip
         self._tokens = Counter(
             "galley_tokens", "Tokens read and written.",
             ["model", "kind"], registry=self.registry,
@@ -53,6 +57,7 @@ class Metrics:
         self.errors = cache(self._errors.labels)
         self.duration = cache(self._duration.labels)
         self.first_token = cache(self._first_token.labels)
+        self.queued = cache(self._queued.labels)
         self.tokens = cache(self._tokens.labels)
         self.jobs = cache(self._jobs.labels)
 

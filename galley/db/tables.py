@@ -111,7 +111,8 @@ class Tier(Base):
     """What its users may do and how much of it.
 
     `limits` is a `core.limits.Limits`, `model_limits` one per model's name; `models` the names
-    of those that may be used, null is all.
+    of those that may be used, null is all; `weight` their share of a busy model, compared with
+    others; `filters` a list of `core.filters.FilterRule`.
     """
 
     __tablename__ = "tiers"
@@ -121,6 +122,8 @@ class Tier(Base):
     models: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     limits: Mapped[dict[str, Any]] = mapped_column(JSON)
     model_limits: Mapped[dict[str, dict[str, Any]]] = mapped_column(JSON)
+    weight: Mapped[int] = mapped_column(default=1, server_default="1")
+    filters: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list, server_default="[]")
 
 
 class User(Base):

@@ -116,7 +116,7 @@ class Call:
         Args:
             frames: makes the frames, given the name of the model that answers.
         """
-        waiting = Comments(self.send)
+        waiting = Comments(self.send, self.charge.stands)
         made: Frames | None = None
         try:
             async with aclosing(answer):

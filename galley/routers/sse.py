@@ -6,13 +6,23 @@ from collections.abc import Awaitable, Callable
 PATIENCE = 2.0  # seconds without a first piece, then the stream starts with comments
 BETWEEN_COMMENTS = 5.0  # seconds
 COMMENT = b": waiting for the model\n\n"
+IN_LINE = b": position %d of %d in the queue\n\n"
 
 
 class Comments:
-    """Keeps a stream alive that has nothing to say yet."""
+    """Keeps a stream alive that has nothing to say yet.
 
-    def __init__(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+    Args:
+        stands: its place in the queue, and how many wait; None when it waits for the model alone.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[bytes], Awaitable[None]],
+        stands: Callable[[], tuple[int, int] | None],
+    ) -> None:
         self._send = send
+        self._stands = stands
         self._task: asyncio.Task[None] | None = None
         self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._begin)
 
@@ -27,5 +37,6 @@ class Comments:
 
     async def _comment(self) -> None:
         while True:
-            await self._send(COMMENT)
+            stands = self._stands()
+            await self._send(COMMENT if stands is None else IN_LINE % stands)
             await asyncio.sleep(BETWEEN_COMMENTS)

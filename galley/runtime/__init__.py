@@ -278,6 +278,10 @@ def _watch(metrics: Metrics, models: Models, chat: ChatService, answers: AnswerC
         lambda: {name: queue.waiting for name, queue in queues().items()},
     )  # fmt: skip
     metrics.watch(
+        "galley_queue_background_length", "Requests in the background waiting for a slot.", "model",
+        lambda: {name: queue.back.waiting for name, queue in queues().items()},
+    )  # fmt: skip
+    metrics.watch(
         "galley_slots", "Answers a model can make at the same time.", "model",
         lambda: {name: queue.slots for name, queue in queues().items()},
     )  # fmt: skip

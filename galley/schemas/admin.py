@@ -12,6 +12,8 @@ from galley.schemas.keys import PLAIN, Change, Name
 
 TIER_NAME = r"^[a-z0-9][a-z0-9_-]*$"
 
+MOST_WEIGHT = 1000
+
 TIER_WORDS = said_as("a tier's name is up to 64 of a-z, 0-9, - and _, a letter or digit first")
 
 TierName = Annotated[str, Field(max_length=64, pattern=TIER_NAME), TIER_WORDS]
@@ -110,6 +112,13 @@ class TierUpdate(Request):
     model_limits: dict[ModelId, Limits] = Field(
         default={}, max_length=1000, description="Ceilings on one model each, by its name."
     )
+    weight: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_WEIGHT,
+        description="The share of each user in a model that others wait for, compared with theirs;"
+        " null is 16 for enterprise, 4 for premium and 1 for others.",
+    )
 
 
 class TierReply(Reply):
@@ -119,6 +128,7 @@ class TierReply(Reply):
     models: list[str] | None
     limits: dict[str, int | None]
     model_limits: dict[str, dict[str, int | None]]
+    weight: int
 
 
 class TierList(Reply):

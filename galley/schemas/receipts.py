@@ -48,11 +48,24 @@ class Timings(Reply):
     total_ms: float | None
 
 
+class QueueReply(Reply):
+    """Its wait for a slot of the model."""
+
+    position: int = Field(description="Its place when it came; 1 is the next.")
+    of: int = Field(description="How many waited then, itself among them.")
+    behind: int | None = Field(
+        description="How many were served before it; null: it left before its turn."
+    )
+
+
 class Detail(Reply):
     """How a request came to what is said of it."""
 
     limits: list[LimitConsulted]
     attempts: list[AttemptReply]
+    queue: QueueReply | None = Field(
+        default=None, description="Null where there was a slot at once."
+    )
     timings: Timings
 
 

@@ -201,6 +201,7 @@ def caller_of(user: User, tier: Tier, key: ApiKey | None = None) -> Caller:
             for model, limits in tier.model_limits.items()
         },
         own=frozenset(rule.counter for rule in own),
+        weight=tier.weight,
     )
 
 

@@ -14,6 +14,7 @@ from galley.schemas.delta import Delta, Usage
 from galley.services.dispatch import Attempt
 from galley.services.limits import Headers
 from galley.services.pricing import Price
+from galley.services.slots import Ticket
 from galley.stores.limiter import Demand, Verdict
 
 _NOTHING = Usage()
@@ -49,7 +50,7 @@ class Charge:
         "_pieces", "_usage",
         "admitted_ms", "arrival", "attempts", "background", "began_ms", "cache_control", "caller",
         "consulted", "headers", "held", "ignored", "image_input", "most", "per_prompt",
-        "price", "prices", "record", "settled",
+        "price", "prices", "record", "settled", "ticket",
     )  # fmt: skip
 
     def __init__(self, arrival: Arrival, caller: Caller, record: Record) -> None:
@@ -58,6 +59,7 @@ class Charge:
         self.record = record
         self.settled = False
         self.background = False  # it is answered while nobody else waits
+        self.ticket: Ticket | None = None  # where it had to wait for a model
         self.cache_control = CacheControl()  # what the caller wishes
         self.per_prompt = 1  # how many answers share one prompt
         self.ignored: Sequence[str] = ()  # fields without meaning here
@@ -73,6 +75,15 @@ class Charge:
         self.headers: Headers = []  # how the caller's limits stand
         self._pieces: dict[int, int] = {}
         self._usage: dict[int, Usage] = {}
+
+    def wait(self, ticket: Ticket) -> None:
+        """Note that it waits for a model; of several answers, the first that waits counts."""
+        if self.ticket is None or self.ticket.stands is None:
+            self.ticket = ticket
+
+    def stands(self) -> tuple[int, int] | None:
+        """Its place in the queue, and how many wait; None while it waits in none."""
+        return None if self.ticket is None else self.ticket.stands
 
     def begin(self) -> None:
         """Note that a model begins: the wait for its slot is over."""

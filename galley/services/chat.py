@@ -132,7 +132,7 @@ class ChatService:
             ",".join(n for n in charge.ignored if n not in passed) or None
         )
         queue = self.queue(model)
-        with queue.room(pictures.request.choices):
+        with queue.room(pictures.request.choices, background=charge.background):
             readable = await pictures.readable_by(model, charge)
             request = _with_defaults(readable, model.settings)
             each = [
@@ -178,7 +178,8 @@ class ChatService:
         replicas, queue = self._queues.get(model.name, (None, None))
         if queue is None or replicas is not model.replicas:  # an admin may have changed the model
             slots = sum(replica.engine.slots for replica in model.replicas)
-            queue = SlotQueue(slots, model.settings.queue)
+            wait_s = model.settings.queue_wait
+            queue = SlotQueue(slots, model.settings.queue, longest_wait_s=wait_s)
             self._queues[model.name] = model.replicas, queue
         return queue
 
@@ -299,9 +300,11 @@ def _join(calls: list[ToolCall], piece: ToolCall) -> None:
 async def _answer(
     charge: Charge, engine: ChatEngine, queue: SlotQueue, request: TextRequest, choice: int
 ) -> AsyncGenerator[list[Delta]]:
-    async with queue.slot():
+    caller, background = charge.caller, charge.background
+    slot = queue.slot(caller.user_id, caller.weight, background=background, on_wait=charge.wait)
+    async with slot:
         charge.begin()
-        answer = engine.stream(request, choice=choice, cache_salt=charge.caller.user_id)
+        answer = engine.stream(request, choice=choice, cache_salt=caller.user_id)
         async with aclosing(answer):
             async for pieces in answer:
                 yield pieces

@@ -24,7 +24,9 @@ LONGEST_BACKOFF_S = 2.0
 LONGEST_WAIT_S = 5.0
 """Who is told to come back later than this is not kept waiting."""
 
-_OUR_OWN = frozenset({"queue_full", "model_loading", "model_not_loaded", "server_stopping"})
+_OUR_OWN = frozenset(
+    {"queue_full", "queue_timeout", "model_loading", "model_not_loaded", "server_stopping"}
+)
 
 
 @dataclass(frozen=True, slots=True)

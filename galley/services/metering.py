@@ -196,6 +196,8 @@ class Meter:
                 counts = held.model in (None, record.served_model)
                 await self._limiter.settle(held.name, held.demands, taken if counts else {})
             self._count(record)
+            if charge.ticket is not None:
+                self._metrics.queued(charge.caller.tier).observe(charge.ticket.waited_s)
 
     async def postpone(self, charge: Charge) -> None:
         """Give back what is reserved for a request that will come again, under the same id.

@@ -25,10 +25,12 @@ from galley.schemas.receipts import (
     FeedbackReply,
     FeedbackRequest,
     LimitConsulted,
+    QueueReply,
     ReceiptReply,
     Timings,
 )
 from galley.services.charge import Charge
+from galley.services.slots import Ticket
 from galley.services.usage import told
 
 _LIMIT = ("subject", "metric", "period", "limit", "reserved", "remaining", "refused")
@@ -54,7 +56,15 @@ def receipt_of(charge: Charge) -> bytes:
             "admitted_ms": _rounded(charge.admitted_ms),
             "began_ms": _rounded(charge.began_ms),
         }
+        | _waited(charge.ticket)
     )
+
+
+def _waited(ticket: Ticket | None) -> dict[str, Any]:
+    if ticket is None:
+        return {}
+    behind = ticket.behind if ticket.granted else None
+    return {"queue": (ticket.place, ticket.of, behind)}
 
 
 class Receipts:
@@ -139,6 +149,7 @@ def _detail(row: ApiRequest, kept: dict[str, Any]) -> Detail:
     return Detail(
         limits=list(map(_limit, kept["limits"])),
         attempts=[AttemptReply(**attempt) for attempt in kept["attempts"]],
+        queue=_queue(kept["queue"]) if "queue" in kept else None,
         timings=Timings(
             admitted_ms=admitted,
             queued_ms=queued,
@@ -146,6 +157,10 @@ def _detail(row: ApiRequest, kept: dict[str, Any]) -> Detail:
             total_ms=_rounded(row.response_time_ms),
         ),
     )
+
+
+def _queue(kept: list[Any]) -> QueueReply:
+    return QueueReply(**dict(zip(("position", "of", "behind"), kept, strict=True)))
 
 
 def _limit(kept: list[Any]) -> LimitConsulted:

@@ -14,6 +14,9 @@ from galley.services.audit_log import note
 NEW_USERS_TIER = "free"
 """Who is added without a tier is in this one."""
 
+WEIGHTS = {"premium": 4, "enterprise": 16}
+"""Those of tiers that were given none; of all others it is 1."""
+
 
 class Tiers:
     """Says what the users of a tier may do; each change counts from their next request on."""
@@ -90,11 +93,12 @@ def _fill(tier: Tier, request: TierUpdate) -> Tier:
         model: limits.model_dump(exclude_none=True)
         for model, limits in request.model_limits.items()
     }
+    tier.weight = request.weight or WEIGHTS.get(tier.name, 1)
     return tier
 
 
 def _reply(tier: Tier) -> TierReply:
     return TierReply(
         name=tier.name, scopes=tier.scopes, models=tier.models,
-        limits=tier.limits, model_limits=tier.model_limits,
+        limits=tier.limits, model_limits=tier.model_limits, weight=tier.weight,
     )  # fmt: skip

@@ -15,6 +15,7 @@ def test_the_tiers_of_a_new_server_are_listed(admins: Galley) -> None:
     assert list(tiers) == ["enterprise", "free", "premium"]
     assert tiers["free"]["limits"]["images_per_minute"] == 5
     assert tiers["enterprise"]["limits"] == {}
+    assert [tier["weight"] for tier in tiers.values()] == [16, 1, 4]
     assert "images_per_minute=5" in listed.stdout
 
 
@@ -27,14 +28,17 @@ def test_a_tier_is_made_and_changed_where_it_is_named_and_nowhere_else(admins: G
         )
     )
     changed = read(admins("tiers", "set", "trial", "--limit", "concurrency=3", "--json"))
-    opened = read(admins("tiers", "set", "trial", "--model", "all", "--json"))
-    shown = admins("tiers", "show", "trial").stdout
+    opened = read(admins("tiers", "set", "trial", "--model", "all", "--weight", "3", "--json"))
+    again = read(admins("tiers", "set", "trial", "--scope", "chat", "--json"))
+    shown = " ".join(admins("tiers", "show", "trial").stdout.split())
 
     assert made["limits"] == {"cost_per_day": 500_000}
     assert made["model_limits"] == {"ns:small": {"concurrency": 1}}
     assert changed == made | {"limits": {"cost_per_day": 500_000, "concurrency": 3}}
-    assert opened == changed | {"models": None}
-    for said in ("chat, usage", "concurrency=3, cost_per_day=0.50", "on ns:small"):
+    assert changed["weight"] == 1
+    assert opened == changed | {"models": None, "weight": 3}
+    assert again == opened | {"scopes": ["chat"]}
+    for said in ("chat", "weight 3", "concurrency=3, cost_per_day=0.50", "on ns:small"):
         assert said in shown
 
 
