@@ -111,6 +111,9 @@ class Settings(BaseSettings):
     embedded_models: bool = Field(
         default=True, description="Serve the three models that come with Galley."
     )
+    embedded_documents: bool = Field(
+        default=True, description="Let retrieval search Galley's own documentation."
+    )
     models: dict[str, ModelSettings] = Field(
         default_factory=dict[str, ModelSettings], description="More models, by name."
     )
@@ -144,6 +147,12 @@ class Settings(BaseSettings):
         ge=1_000,
         le=1_000_000_000,
         description="The same for image routes, in bytes.",
+    )
+    file_limit: int = Field(
+        default=512_000_000,
+        ge=1_000,
+        le=10_000_000_000,
+        description="Largest file that can be uploaded, in bytes.",
     )
     header_timeout: float = Field(
         default=10.0, gt=0, le=600, description="Longest wait for a request's headers, in seconds."

@@ -96,6 +96,7 @@ def require(scope: str) -> Any:
 
 
 ChatCaller = Annotated[Caller, require("chat")]
+DocumentsCaller = Annotated[Caller, require("documents")]
 UsageCaller = Annotated[Caller, require("usage")]
 KeysCaller = Annotated[Caller, require("keys")]
 UsersAdmin = Annotated[Caller, require("admin:users")]
