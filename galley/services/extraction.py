@@ -9,6 +9,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, cast
+from uuid import uuid4
 
 import orjson
 
@@ -71,19 +72,23 @@ class Extracted:
     media_type: str
     pages: int | None = None
 
-    @property
-    def has_headings(self) -> bool:
-        """Whether lines that begin with `#` are headings."""
-        return self.media_type not in (MEDIA_TYPES["text"], MEDIA_TYPES["pdf"])
+
+def has_headings(media_type: str) -> bool:
+    """Whether lines that begin with `#` are headings in the text of such a file."""
+    return media_type not in (MEDIA_TYPES["text"], MEDIA_TYPES["pdf"])
 
 
 class Extractor:
     """Reads files; those whose readers are C code, or could be led astray, in a child process.
 
     A process for each costs a quarter of a second and keeps no user's file for the next.
+
+    Args:
+        folder: for files that are there no longer than they are read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._room = asyncio.Semaphore(AT_ONCE)
 
     async def extract(
@@ -99,20 +104,34 @@ class Extractor:
                 has no text.
         """
         kind, text = await asyncio.to_thread(_look, path, name, media_type)
-        pages = None
+        if text is not None:
+            return await self.read(text, MEDIA_TYPES[kind])
+        text, pages = await self._read_apart(kind, path)
+        return await _extracted(text, kind, pages)
+
+    async def read(self, text: str, media_type: str) -> Extracted:
+        """Return what there is to read in `text`, which is of a kind that is text; as `extract`."""
+        kind = next(kind for kind, known in MEDIA_TYPES.items() if known == media_type)
         if kind == "html":
-            assert text is not None  # noqa: S101 - it was decoded to be told from other text
-            await asyncio.to_thread(path.write_text, text, "utf-8")
-        if kind in ("html", "pdf", "docx"):
-            async with self._room:
-                text, pages = await _read_apart(kind, path)
-        cleaned = await asyncio.to_thread(clean, text or "")
-        if not cleaned:
-            hint = " Scanned pages are pictures: run text recognition (OCR) first." * (
-                kind == "pdf"
-            )
-            raise BadRequestError(f"The document has no text.{hint}", code="document_empty")
-        return Extracted(cleaned, MEDIA_TYPES[kind], pages)
+            page = self._folder / f"{uuid4()}.html"
+            try:
+                await asyncio.to_thread(page.write_text, text, "utf-8", "replace")
+                text, _ = await self._read_apart(kind, page)
+            finally:
+                page.unlink(missing_ok=True)
+        return await _extracted(text, kind, None)
+
+    async def _read_apart(self, kind: str, path: Path) -> tuple[str, int | None]:
+        async with self._room:
+            return await _read_apart(kind, path)
+
+
+async def _extracted(text: str, kind: str, pages: int | None) -> Extracted:
+    cleaned = await asyncio.to_thread(clean, text)
+    if not cleaned:
+        hint = " Scanned pages are pictures: run text recognition (OCR) first." * (kind == "pdf")
+        raise BadRequestError(f"The document has no text.{hint}", code="document_empty")
+    return Extracted(cleaned, MEDIA_TYPES[kind], pages)
 
 
 def clean(text: str) -> str:
