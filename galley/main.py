@@ -23,6 +23,8 @@ from galley.routers import (
     auth,
     chat,
     classify,
+    collections,
+    documents,
     embeddings,
     health,
     invoices,
@@ -33,6 +35,7 @@ from galley.routers import (
     requests,
     rerank,
     responses,
+    retrieve,
     routing,
     usage,
 )
@@ -50,6 +53,7 @@ ENDPOINTS = (
     *embeddings.ENDPOINTS,
     *rerank.ENDPOINTS,
     *classify.ENDPOINTS,
+    *retrieve.ENDPOINTS,
 )
 
 
@@ -80,6 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.include_router(openapi.declared(ENDPOINTS))
     rooms = (responses, account, auth, usage, requests, invoices, prices, routing, keys, admin)
+    rooms += (collections, documents)
     for room in (*rooms, health):
         app.include_router(room.router)
     for room in rooms:

@@ -18,6 +18,7 @@ from galley.db.ledger import Ledger
 from galley.db.requests import interrupt_open
 from galley.db.session import Database, Sessions, open_database
 from galley.runtime.caches import open_cache
+from galley.runtime.documents import Documents, open_documents
 from galley.runtime.engines import engine_opener
 from galley.runtime.limits import open_limiter
 from galley.services.accounts import Accounts
@@ -74,6 +75,7 @@ class Runtime:
     embeddings: EmbeddingService
     rerank: RerankService
     images: ImageService
+    documents: Documents
     usage: UsageService
     receipts: Receipts
     experiments: Experiments
@@ -138,6 +140,9 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
         vectors = VectorCache(cache, ttl_s=settings.cache_ttl)
         answers = AnswerCache(cache, models.comparer, ttl_s=settings.cache_ttl)
         chat = ChatService(models, meter, dispatch, pictures, answers)
+        documents = await open_documents(settings, models, meter, dispatch, stack)
+        if settings.embedded_documents:
+            _run(documents.documentation.index(), stack)
         _watch(metrics, models, chat, answers)
         yield Runtime(
             settings=settings,
@@ -155,6 +160,7 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
             embeddings=EmbeddingService(models, meter, dispatch, vectors),
             rerank=RerankService(models, meter, dispatch),
             images=ImageService(models, meter),
+            documents=documents,
             usage=UsageService(database.sessions, left),
             receipts=Receipts(database.sessions, days=settings.receipt_retention_days),
             experiments=Experiments(database.sessions, models),

@@ -17,6 +17,7 @@ MediaType = Literal["text/plain", "text/markdown", "text/html"]
 Value = (
     Annotated[str, Field(max_length=512, pattern=r"^[^\x00]*$")]
     | bool
+    | Annotated[int, Field(ge=-(10**15), le=10**15)]
     | Annotated[float, Field(ge=-1e15, le=1e15)]
 )
 Metadata = Annotated[

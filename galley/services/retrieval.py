@@ -41,6 +41,11 @@ class Results:
     searched_by: SearchedBy = "words"
     tokens: int = 0
 
+    @property
+    def is_own(self) -> bool:
+        """Whether what was searched is the owner's, at least a part of it."""
+        return any(place.owner != EVERYONE for place in self.collections.values())
+
 
 class RetrievalService:
     """Searches for an owner; with the words alone where the model that sees meaning is not there.
