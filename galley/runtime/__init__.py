@@ -29,6 +29,7 @@ from galley.services.definitions import Definitions
 from galley.services.dispatch import Dispatch
 from galley.services.embeddings import EmbeddingService
 from galley.services.experiments import Experiments
+from galley.services.grounding import GroundingService
 from galley.services.guests import Guests
 from galley.services.images import ImageService
 from galley.services.instances import Instances
@@ -139,8 +140,9 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
         cache = open_cache(settings, stack)
         vectors = VectorCache(cache, ttl_s=settings.cache_ttl)
         answers = AnswerCache(cache, models.comparer, ttl_s=settings.cache_ttl)
-        chat = ChatService(models, meter, dispatch, pictures, answers)
         documents = await open_documents(settings, models, meter, dispatch, stack)
+        grounding = GroundingService(documents.retrieval)
+        chat = ChatService(models, meter, dispatch, pictures, answers, grounding)
         if settings.embedded_documents:
             _run(documents.documentation.index(), stack)
         _watch(metrics, models, chat, answers)

@@ -54,6 +54,7 @@ def receipt_of(charge: Charge) -> bytes:
             "admitted_ms": _rounded(charge.admitted_ms),
             "began_ms": _rounded(charge.began_ms),
         }
+        | ({"retrieval": charge.grounding.retrieval.json_object()} if charge.grounding else {})
     )
 
 
@@ -145,6 +146,7 @@ def _detail(row: ApiRequest, kept: dict[str, Any]) -> Detail:
             first_token_ms=_rounded(row.first_token_ms),
             total_ms=_rounded(row.response_time_ms),
         ),
+        retrieval=kept.get("retrieval"),
     )
 
 
