@@ -44,6 +44,7 @@ from galley.services.caching import AnswerCache
 from galley.services.charge import Charge
 from galley.services.chat import ChatService
 from galley.services.dispatch import Attempt, Dispatch
+from galley.services.grounding import GroundingService
 from galley.services.metering import Meter
 from galley.services.models import Models
 from galley.services.pictures import PictureService
@@ -122,6 +123,7 @@ def bare(settings: Settings) -> FastAPI:
             Dispatch(),
             PictureService(models, ThreadPoolExecutor(1)),
             AnswerCache(MemoryCache(0), lambda: None, ttl_s=1),
+            cast("GroundingService", None),  # nobody asks for documents here
         ),
     )
     app.add_middleware(RequestMiddleware)
@@ -166,6 +168,7 @@ class _NoCharge:
 
     cache_control = CacheControl()
     caller = Caller(user_id=new_id())
+    grounding = None
     headers = ()
     image_input = None
     per_prompt = 1

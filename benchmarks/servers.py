@@ -74,6 +74,7 @@ def galley(*, slots: int = 4, ready: bool = True) -> Generator[Server]:
             "GALLEY_PORT": str(port),
             "GALLEY_BOOTSTRAP_KEY": key,
             "GALLEY_CACHE_BYTES": "0",
+            "GALLEY_EMBEDDED_DOCUMENTS": "false",  # or it is indexing while it is measured
         }
         command = [str(Path(sys.executable).with_name("galley")), "serve"]
         with (

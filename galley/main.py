@@ -24,6 +24,8 @@ from galley.routers import (
     batches,
     chat,
     classify,
+    collections,
+    documents,
     embeddings,
     files,
     health,
@@ -36,6 +38,7 @@ from galley.routers import (
     requests,
     rerank,
     responses,
+    retrieve,
     routing,
     side_door,
     usage,
@@ -54,6 +57,7 @@ ENDPOINTS = (
     *embeddings.ENDPOINTS,
     *rerank.ENDPOINTS,
     *classify.ENDPOINTS,
+    *retrieve.ENDPOINTS,
 )
 
 
@@ -85,7 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(openapi.declared(ENDPOINTS))
     rooms = (
         responses, files, batches, account, auth, usage, requests, invoices, prices, routing,
-        keys, admin, jobs,
+        keys, admin, jobs, collections, documents,
     )  # fmt: skip
     for room in (*rooms, health):
         app.include_router(room.router)

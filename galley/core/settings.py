@@ -137,6 +137,9 @@ class Settings(BaseSettings):
     embedded_models: bool = Field(
         default=True, description="Serve the three models that come with Galley."
     )
+    embedded_documents: bool = Field(
+        default=True, description="Let retrieval search Galley's own documentation."
+    )
     models: dict[str, ModelSettings] = Field(
         default_factory=dict[str, ModelSettings], description="More models, by name."
     )

@@ -4,7 +4,7 @@ Frames are written by hand around the few values that change: a stream has one p
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,7 @@ from galley.core.errors import GalleyError
 from galley.schemas.delta import Answer, Delta, ToolCall, Usage
 
 DONE = b"data: [DONE]\n\n"
+_NOTHING_MORE: Mapping[str, Any] = {}
 ERROR_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -72,9 +73,19 @@ class ChatFrames:
         created: Unix seconds.
         with_usage: `stream_options.include_usage`; every frame then has a `usage`, null but for
             the last.
+        more: what the first frame has besides.
     """
 
-    def __init__(self, completion_id: str, created: int, model: str, *, with_usage: bool) -> None:
+    def __init__(
+        self,
+        completion_id: str,
+        created: int,
+        model: str,
+        *,
+        with_usage: bool,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._more = more or _NOTHING_MORE
         self._head: dict[str, Any] = {
             "id": f"chatcmpl-{completion_id}",
             "object": "chat.completion.chunk",
@@ -109,9 +120,10 @@ class ChatFrames:
         """Write the role, before a choice's first piece."""
         if index in self._started:
             return b""
+        more, self._more = self._more, _NOTHING_MORE
         self._started.add(index)
         return self._choice(
-            index, {"role": "assistant", "content": "", "refusal": None}, None, None
+            index, {"role": "assistant", "content": "", "refusal": None}, None, None, more
         )
 
     def last(self, usage: Usage) -> bytes:
@@ -135,6 +147,7 @@ class ChatFrames:
         delta: dict[str, Any],
         logprobs: list[dict[str, Any]] | None,
         finish_reason: str | None,
+        more: Mapping[str, Any] = _NOTHING_MORE,
     ) -> bytes:
         choice = {
             "index": index,
@@ -142,7 +155,7 @@ class ChatFrames:
             "logprobs": chat_logprobs(logprobs),
             "finish_reason": finish_reason,
         }
-        return event(self._head | {"choices": [choice]} | self._tail)
+        return event({**self._head, "choices": [choice], **self._tail, **more})
 
 
 class CompletionFrames:

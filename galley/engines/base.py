@@ -126,6 +126,13 @@ class Embedder(Engine, Protocol):
         """
         ...
 
+    async def token_starts(self, text: str) -> "NDArray[np.int32] | None":
+        """Where each of a text's tokens begins, in characters, in order.
+
+        None where only another server knows; then `truncate` is for it to refuse as well.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Ranked:

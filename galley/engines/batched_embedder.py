@@ -75,6 +75,10 @@ class BatchedEmbedder:
         vectors[order] = batched.rows
         return Embedded(vectors, sum(map(len, rows)))
 
+    async def token_starts(self, text: str) -> NDArray[np.int32]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._tokenising, self._pieces.starts, text)
+
     async def aclose(self) -> None:
         self.problem = "shut down"
         self._tokenising.shutdown(wait=False)

@@ -81,6 +81,9 @@ class OpenAIHttpEmbedder:
         self.dimensions = vectors.shape[1]
         return Embedded(vectors, tokens or likely)
 
+    async def token_starts(self, text: str) -> None:
+        """Only the other server could tell."""
+
     async def aclose(self) -> None:
         await self._upstream.aclose()
 

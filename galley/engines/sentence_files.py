@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from galley.core.errors import BadRequestError
@@ -19,6 +20,8 @@ Inputs = Sequence[str] | Sequence[Sequence[int]]
 # Hardly a text has longer tokens: if its head is too long already, the rest need not be read.
 _CHARACTERS_PER_TOKEN = 32
 _DEFAULT_MAX_TOKENS = 512
+# A book is tokenised in pieces: what a tokenizer keeps of a text is a hundred times its size.
+_PIECE_CHARACTERS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,19 @@ class WordPieces:
         if not isinstance(inputs[0], str):
             self._check(found)
         return [self.wrap(ids) for ids in found]
+
+    def starts(self, text: str) -> NDArray[np.int32]:
+        """Where each token of `text` begins, in characters, special tokens left out."""
+        found: list[NDArray[np.int32]] = []
+        begin = 0
+        while begin < len(text):
+            end = _end_of_piece(text, begin)
+            # A batch of one: `encode` would hold the GIL.
+            (encoding,) = self.tokenizer.encode_batch([text[begin:end]], add_special_tokens=False)
+            starts = np.fromiter((start for start, _ in encoding.offsets), np.int32)
+            found.append(starts + np.int32(begin))
+            begin = end
+        return np.concatenate(found) if found else np.empty(0, np.int32)
 
     def wrap(self, ids: Sequence[int]) -> list[int]:
         """Put the special tokens around a text's own; a text of none at all becomes padding."""
@@ -92,6 +108,17 @@ class WordPieces:
                     code="unknown_token",
                     param="input",
                 )
+
+
+def _end_of_piece(text: str, begin: int) -> int:
+    """Where to cut for the tokenizer: at the end of a line or a word, if there is one."""
+    end = begin + _PIECE_CHARACTERS
+    if end >= len(text):
+        return len(text)
+    for space in ("\n", " "):
+        if (found := text.rfind(space, begin, end)) > begin:
+            return found
+    return end
 
 
 @dataclass(frozen=True, slots=True)

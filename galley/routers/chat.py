@@ -1,5 +1,7 @@
 """Text: chat completions, text completions and the simple chat."""
 
+from typing import Any
+
 import orjson
 
 from galley.dialects import native, openai
@@ -18,12 +20,14 @@ async def create_chat_completion(call: Call) -> None:
         with_usage = bool(request.stream_options and request.stream_options.include_usage)
         await call.stream(
             answer,
-            lambda model: openai.ChatFrames(identity, created, model, with_usage=with_usage),
+            lambda model: openai.ChatFrames(
+                identity, created, model, with_usage=with_usage, more=_grounding(call)
+            ),
         )
         return
     answers = await gather(answer, request.choices)
     body = openai.chat_body(identity, created, call.served_model, answers, call.charge.usage)
-    await call.answer(orjson.dumps(body))
+    await call.answer(orjson.dumps(body | _grounding(call)))
 
 
 async def create_completion(call: Call) -> None:
@@ -60,6 +64,12 @@ async def stream_chat(call: Call) -> None:
     request = (await call.parse(SimpleChatRequest)).as_chat(stream=True)
     answer = await call.runtime.chat.stream(call.charge, request)
     await call.stream(answer, lambda _: native.SimpleFrames())
+
+
+def _grounding(call: Call) -> dict[str, Any]:
+    """Say what the answer rests on, where documents were asked."""
+    grounding = call.charge.grounding
+    return {"galley": grounding.json_object()} if grounding else {}
 
 
 def _echoes(request: CompletionRequest) -> list[str]:

@@ -98,6 +98,7 @@ def require(scope: str) -> Any:
 ChatCaller = Annotated[Caller, require("chat")]
 FilesCaller = Annotated[Caller, require("files")]
 JobsCaller = Annotated[Caller, require("jobs")]
+DocumentsCaller = Annotated[Caller, require("documents")]
 UsageCaller = Annotated[Caller, require("usage")]
 KeysCaller = Annotated[Caller, require("keys")]
 UsersAdmin = Annotated[Caller, require("admin:users")]

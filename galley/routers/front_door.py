@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -55,7 +55,7 @@ class Call:
 
     __slots__ = (
         "_listening", "_received", "_send",
-        "arrival", "body", "charge", "dialect", "runtime", "streaming",
+        "arrival", "body", "charge", "dialect", "query", "runtime", "streaming",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +72,7 @@ class Call:
         self.charge = charge
         self.dialect = dialect
         self.body = body
+        self.query: bytes = scope["query_string"]
         self.arrival: Arrival = scope["arrival"]
         self.streaming = False
         self._received = dict(reversed(scope["headers"]))  # of several, the first
@@ -179,6 +180,7 @@ class Endpoint:
         paths: where it is served; the first is the one in the document.
         handle: parses, calls one service, answers.
         body_limit: the largest body in bytes, read from the settings by this name.
+        method: GET for what is asked in the query.
     """
 
     name: str
@@ -190,10 +192,11 @@ class Endpoint:
     reply: type
     example: dict[str, Any]
     body_limit: str = "body_limit"
+    method: Literal["GET", "POST"] = "POST"
 
 
 class FrontDoor:
-    """Answers the endpoints' POST requests and passes everything else on."""
+    """Answers the endpoints' requests and passes everything else on."""
 
     def __init__(self, app: ASGIApp, endpoints: Mapping[str, Endpoint]) -> None:
         self._app = app
@@ -204,7 +207,7 @@ class FrontDoor:
         endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
         if endpoint is None:
             await self._app(scope, receive, send)
-        elif scope["method"] == "POST":
+        elif scope["method"] == endpoint.method:
             await self._serve(endpoint, scope, receive, send)
         else:  # FastAPI knows the declared path alone, and what to say of other methods
             await self._app({**scope, "path": endpoint.paths[0]}, receive, send)

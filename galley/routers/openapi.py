@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import fastapi_offline
-from fastapi import APIRouter, Body, FastAPI, Request, Security
+from fastapi import APIRouter, Body, FastAPI, Query, Request, Security
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.routing import APIRoute
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -39,6 +39,8 @@ TAGS = {
     "embeddings": "Texts as vectors, in OpenAI's shape.",
     "rerank": "Documents in order of how relevant they are to a question.",
     "classify": "What is in a picture.",
+    "documents": "Collections of documents.",
+    "retrieve": "What documents say to a question.",
     "models": "What this server has to offer.",
     "files": "Files that batches and other jobs read and write, in OpenAI's shape.",
     "batches": "Many requests in one file, answered in the gaps, in OpenAI's shape.",
@@ -93,7 +95,7 @@ def declared(endpoints: Iterable[Endpoint]) -> APIRouter:
         router.add_api_route(
             endpoint.paths[0],
             _declaration(endpoint),
-            methods=["POST"],
+            methods=[endpoint.method],
             response_model=None if always else endpoint.reply,
             response_class=Response if always else JSONResponse,
             description=_description(endpoint),
@@ -115,8 +117,10 @@ def _declaration(endpoint: Endpoint) -> Any:
     async def declaration(request: Any) -> None:
         raise InternalError("The front door was not asked.", code="internal_error")
 
-    body = Body(openapi_examples={"example": {"value": endpoint.example}})
-    declaration.__annotations__["request"] = Annotated[endpoint.request, body]
+    given = Query()
+    if endpoint.method == "POST":
+        given = Body(openapi_examples={"example": {"value": endpoint.example}})
+    declaration.__annotations__["request"] = Annotated[endpoint.request, given]
     declaration.__name__ = endpoint.handle.__name__
     return declaration
 

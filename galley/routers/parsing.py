@@ -2,7 +2,8 @@
 
 import asyncio
 from concurrent.futures import Executor
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_origin
+from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -44,6 +45,31 @@ def validate(shape: type[R], values: dict[str, Any], dialect: Dialect) -> R:
         return shape.model_validate(values, strict=False)
     except ValidationError as error:
         refuse(_details(error), dialect)
+
+
+def parse_query(shape: type[R], query: bytes, dialect: Dialect) -> R:
+    """Validate a query string: lists are names that come several times, of others the last counts.
+
+    Raises: as `parse`.
+    """
+    given: dict[str, Any] = {}
+    try:
+        pairs = parse_qsl(
+            query.decode(), keep_blank_values=True, errors="strict", max_num_fields=500
+        )
+    except ValueError:  # UnicodeDecodeError is one
+        fault = ErrorDetails(type="query_invalid", loc=(), msg="It is no query string", input=None)
+        refuse([fault], dialect, ("query",))
+    for name, value in pairs:
+        field = shape.model_fields.get(name)
+        if field is not None and get_origin(field.annotation) is list:
+            given.setdefault(name, []).append(value)
+        else:
+            given[name] = value
+    try:
+        return shape.model_validate(given, strict=False)
+    except ValidationError as error:
+        refuse(_details(error), dialect, ("query",))
 
 
 def check(body: bytes, dialect: Dialect) -> None:

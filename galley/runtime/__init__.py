@@ -18,8 +18,9 @@ from galley.db.requests import interrupt_open
 from galley.db.session import Database, Sessions, open_database
 from galley.runtime.background import run as _run
 from galley.runtime.caches import open_cache
+from galley.runtime.documents import Documents, open_documents
 from galley.runtime.engines import engine_opener
-from galley.runtime.jobs import Jobs, open_work
+from galley.runtime.jobs import Jobs, index_later, open_work
 from galley.runtime.limits import open_limiter
 from galley.services.accounts import Accounts
 from galley.services.audit_log import AuditLog
@@ -31,6 +32,7 @@ from galley.services.dispatch import Dispatch
 from galley.services.embeddings import EmbeddingService
 from galley.services.experiments import Experiments
 from galley.services.files import FileService
+from galley.services.grounding import GroundingService
 from galley.services.guests import Guests
 from galley.services.images import ImageService
 from galley.services.instances import Instances
@@ -79,6 +81,7 @@ class Runtime:
     rerank: RerankService
     images: ImageService
     files: FileService
+    documents: Documents
     usage: UsageService
     receipts: Receipts
     experiments: Experiments
@@ -140,11 +143,18 @@ async def open_runtime(
         meter = _open_meter(settings, database, limiter, pricing, metrics, instance_id, stack)
         dispatch, pictures = Dispatch(), _open_pictures(models, stack)
         vectors, answers = _open_caches(settings, models, stack)
-        chat = ChatService(models, meter, dispatch, pictures, answers)
+        documents = await open_documents(
+            settings, models, meter, dispatch, stack,
+            lambda caller, document_ids: index_later(runtime.jobs, caller, document_ids),
+        )  # fmt: skip
+        grounding = GroundingService(documents.retrieval)
+        chat = ChatService(models, meter, dispatch, pictures, answers, grounding)
+        if settings.embedded_documents:
+            _run(documents.documentation.index(), stack)
         _watch(metrics, models, chat, answers)
         embeddings = EmbeddingService(models, meter, dispatch, vectors)
         work = await open_work(
-            settings, database, accounts, metrics, meter, embeddings, stack,
+            settings, database, accounts, metrics, meter, embeddings, documents.job, stack,
             lambda asked: door(runtime, asked), is_worker=is_worker,
         )  # fmt: skip
         runtime: Runtime = Runtime(  # before the first job: nothing is awaited in between
@@ -164,6 +174,7 @@ async def open_runtime(
             rerank=RerankService(models, meter, dispatch),
             images=ImageService(models, meter),
             files=work.files,
+            documents=documents,
             usage=UsageService(database.sessions, left),
             receipts=Receipts(database.sessions, days=settings.receipt_retention_days),
             experiments=Experiments(database.sessions, models),

@@ -1,16 +1,18 @@
 """Jobs: the one table of their kinds, and who does them: this process, or workers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from galley.core.caller import Caller
 from galley.core.metrics import Metrics
 from galley.core.settings import Settings
 from galley.db.session import Database, Sessions
 from galley.runtime.background import run
 from galley.runtime.celery import CelerySender, make_celery
 from galley.schemas.batches import BatchCreate
+from galley.schemas.documents import IndexParams
 from galley.schemas.jobs import AnalyseUsageParams, EmbedParams, ExportParams
 from galley.services.accounts import Accounts
 from galley.services.analyses import UsageAnalyses
@@ -20,6 +22,7 @@ from galley.services.embed_files import EmbedFiles
 from galley.services.embeddings import EmbeddingService
 from galley.services.exports import Exports
 from galley.services.files import FileService
+from galley.services.index_job import IndexJob
 from galley.services.job_attempt import Desk
 from galley.services.job_bell import JobBell
 from galley.services.job_feed import JobFeed
@@ -53,7 +56,8 @@ class Work(NamedTuple):
 
 async def open_work(
     settings: Settings, database: Database, accounts: Accounts, metrics: Metrics, meter: Meter,
-    embeddings: EmbeddingService, stack: AsyncExitStack, door: SideDoor, *, is_worker: bool,
+    embeddings: EmbeddingService, index: IndexJob, stack: AsyncExitStack, door: SideDoor,
+    *, is_worker: bool,
 ) -> Work:  # fmt: skip
     """Open all of it.
 
@@ -65,7 +69,7 @@ async def open_work(
     sessions = database.sessions
     files = _open_files(settings, sessions, stack)
     batches = _open_batches(settings, sessions, files, door, stack)
-    kinds = job_kinds(sessions, files, embeddings, meter, batches)
+    kinds = job_kinds(sessions, files, embeddings, meter, batches, index)
     jobs = await open_jobs(settings, database, accounts, metrics, kinds, stack, is_worker)
     return Work(files, jobs, Batches(sessions, jobs.service, batches))
 
@@ -94,6 +98,7 @@ def job_kinds(
     embeddings: EmbeddingService,
     meter: Meter,
     batches: BatchJobs,
+    index: IndexJob,
 ) -> dict[str, Kind]:
     """Make the one table of what jobs there are."""
     embed = EmbedFiles(files, embeddings, meter)
@@ -101,8 +106,15 @@ def job_kinds(
         "analyse_usage": Kind(UsageAnalyses(sessions).run, AnalyseUsageParams, ("usage",)),
         "export": Kind(Exports(sessions, files).run, ExportParams, ("usage", "files")),
         "embed": Kind(embed.run, EmbedParams, ("embeddings", "files"), embed.check),
+        "index_documents": Kind(index.index_documents, IndexParams, ("documents",)),
         "run_batch": Kind(batches.run, BatchCreate, ("files",), batches.check),
     }
+
+
+async def index_later(jobs: Jobs, caller: Caller, document_ids: Sequence[str]) -> str:
+    """Make a job for documents that are queued; returns its id."""
+    asked = {"documents": list(document_ids)}
+    return (await jobs.service.submit(caller, "index_documents", asked)).id
 
 
 async def open_jobs(

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from galley.schemas.base import Inert, Reply, Request, said_as
+from galley.schemas.grounding import GalleyOptions, Grounding
 from galley.schemas.json_schema import JsonSchema
 
 MAX_TOKENS = 1_048_576
@@ -235,6 +236,9 @@ class ChatRequest(Request):
     tools: list[AnyTool] | None = Field(default=None, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
+    galley: GalleyOptions | None = Field(
+        default=None, description="Not OpenAI's own: answers from documents."
+    )
     metadata: Inert = None
     modalities: list[Literal["text"]] | None = Field(default=None, max_length=4, exclude=True)
     prediction: Inert = None
@@ -359,6 +363,7 @@ class ChatCompletion(Reply):
     model: str
     choices: list[Choice]
     usage: UsageReply
+    galley: Grounding | None = Field(default=None, description="Where documents were asked.")
 
 
 class ChunkChoice(Reply):
@@ -377,3 +382,6 @@ class ChatCompletionChunk(Reply):
     model: str
     choices: list[ChunkChoice]
     usage: UsageReply | None = None
+    galley: Grounding | None = Field(
+        default=None, description="In the first chunk, where documents were asked."
+    )

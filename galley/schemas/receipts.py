@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from galley.schemas.base import Reply, Request
+from galley.schemas.grounding import RetrievalReceipt
 from galley.schemas.money import PriceReply
 from galley.schemas.usage import RequestReply
 
@@ -67,6 +68,9 @@ class Detail(Reply):
         default=None, description="Null where there was a slot at once."
     )
     timings: Timings
+    retrieval: RetrievalReceipt | None = Field(
+        default=None, description="What documents had to say, where they were asked."
+    )
 
 
 class FeedbackRequest(Request):

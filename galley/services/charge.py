@@ -11,6 +11,7 @@ from galley.core.caller import Caller
 from galley.core.limits import Metric
 from galley.db.record import Record
 from galley.schemas.delta import Delta, Usage
+from galley.schemas.grounding import Grounding
 from galley.services.dispatch import Attempt
 from galley.services.limits import Headers
 from galley.services.pricing import Price
@@ -49,7 +50,7 @@ class Charge:
     __slots__ = (
         "_pieces", "_usage",
         "admitted_ms", "arrival", "attempts", "background", "began_ms", "cache_control", "caller",
-        "consulted", "headers", "held", "ignored", "image_input", "most", "per_prompt",
+        "consulted", "grounding", "headers", "held", "ignored", "image_input", "most", "per_prompt",
         "price", "prices", "record", "settled", "ticket",
     )  # fmt: skip
 
@@ -63,6 +64,7 @@ class Charge:
         self.cache_control = CacheControl()  # what the caller wishes
         self.per_prompt = 1  # how many answers share one prompt
         self.ignored: Sequence[str] = ()  # fields without meaning here
+        self.grounding: Grounding | None = None  # where documents were asked
         self.image_input: Literal["seen", "described"] | None = None  # where there are images
         self.price: Price | None = None
         self.prices: Mapping[str, Price] = {}  # of every model that may answer

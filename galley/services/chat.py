@@ -22,6 +22,7 @@ from galley.schemas.delta import Answer, Delta, ToolCall
 from galley.services.caching import AnswerCache, Lookup
 from galley.services.charge import Charge
 from galley.services.dispatch import Dispatch, Turn
+from galley.services.grounding import GroundingService
 from galley.services.metering import Meter
 from galley.services.models import Loaded, Models, Replica
 from galley.services.pictures import Pictures, PictureService, TextRequest
@@ -40,7 +41,9 @@ class ChatService:
         dispatch: Dispatch,
         pictures: PictureService,
         cache: AnswerCache,
+        grounding: GroundingService,
     ) -> None:
+        self._grounding = grounding
         self._models = models
         self._cache = cache
         self._pictures = pictures
@@ -68,6 +71,8 @@ class ChatService:
         charge.record.stream = bool(request.stream)
         models = self._chosen(charge, request, ignored)
         charge.per_prompt = request.n or 1
+        if isinstance(request, ChatRequest) and request.galley is not None:
+            request = await self._grounding.ground(charge, request, models[0])
         lookup = self._look(charge, models[0], request)
         if lookup is not None and (hit := await lookup.find()) is not None:
             charge.record.cache = hit.kind

@@ -49,22 +49,17 @@ def receipt_of(charge: Charge) -> bytes:
         for demands, verdict in charge.consulted
         for demand, state in zip(demands, verdict.states, strict=True)
     ]
-    return orjson.dumps(
-        {
-            "limits": limits,
-            "attempts": charge.attempts,
-            "admitted_ms": _rounded(charge.admitted_ms),
-            "began_ms": _rounded(charge.began_ms),
-        }
-        | _waited(charge.ticket)
-    )
-
-
-def _waited(ticket: Ticket | None) -> dict[str, Any]:
-    if ticket is None:
-        return {}
-    behind = ticket.behind if ticket.granted else None
-    return {"queue": (ticket.place, ticket.of, behind)}
+    told: dict[str, Any] = {
+        "limits": limits,
+        "attempts": charge.attempts,
+        "admitted_ms": _rounded(charge.admitted_ms),
+        "began_ms": _rounded(charge.began_ms),
+    }
+    if (ticket := charge.ticket) is not None:
+        told["queue"] = (ticket.place, ticket.of, ticket.behind if ticket.granted else None)
+    if charge.grounding is not None:
+        told["retrieval"] = charge.grounding.retrieval.json_object()
+    return orjson.dumps(told)
 
 
 class Receipts:
@@ -156,6 +151,7 @@ def _detail(row: ApiRequest, kept: dict[str, Any]) -> Detail:
             first_token_ms=_rounded(row.first_token_ms),
             total_ms=_rounded(row.response_time_ms),
         ),
+        retrieval=kept.get("retrieval"),
     )
 
 

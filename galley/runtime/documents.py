@@ -1,0 +1,68 @@
+"""Documents: where they are kept, what indexes them, and what finds them."""
+
+import asyncio
+import shutil
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from galley.core.settings import Settings
+from galley.services.dispatch import Dispatch
+from galley.services.documentation import Documentation, documentation_folder
+from galley.services.documents import DocumentService, Submit
+from galley.services.extraction import Extractor
+from galley.services.index_job import IndexJob
+from galley.services.indexing import Indexer
+from galley.services.metering import Meter
+from galley.services.models import Models
+from galley.services.retrieval import RetrievalService
+from galley.stores.passages_sqlite import open_passages
+
+VECTOR_BYTES = 1_000_000_000
+"""Vectors that are kept in memory; of what was searched the longest ago, they are read anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """All that has to do with documents. `incoming` is for files that are being read."""
+
+    service: DocumentService
+    retrieval: RetrievalService
+    job: IndexJob
+    documentation: Documentation
+    incoming: Path
+
+
+async def open_documents(
+    settings: Settings,
+    models: Models,
+    meter: Meter,
+    dispatch: Dispatch,
+    stack: AsyncExitStack,
+    submit: Submit | None = None,
+) -> Documents:
+    """Open the store; what a crash left of uploads is deleted.
+
+    Args:
+        submit: makes jobs of the kind `index_documents`.
+    """
+    passages = await stack.enter_async_context(
+        open_passages(settings.data_dir / "passages.db", memory_bytes=VECTOR_BYTES)
+    )
+    incoming = settings.data_dir / "incoming"
+    await asyncio.to_thread(_empty, incoming)
+    indexer = Indexer(models, meter, dispatch)
+    documentation = Documentation(passages, models, documentation_folder())
+    documentation.is_indexing = settings.embedded_documents
+    return Documents(
+        DocumentService(passages, models, meter, indexer, Extractor(incoming), submit),
+        RetrievalService(passages, models, meter, lambda: documentation.is_indexing),
+        IndexJob(passages, indexer, meter),
+        documentation,
+        incoming,
+    )
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
