@@ -30,7 +30,6 @@ from galley.schemas.receipts import (
     Timings,
 )
 from galley.services.charge import Charge
-from galley.services.slots import Ticket
 from galley.services.usage import told
 
 _LIMIT = ("subject", "metric", "period", "limit", "reserved", "remaining", "refused")
