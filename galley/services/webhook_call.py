@@ -16,7 +16,14 @@ READ = 1024
 """Bytes of an answer that are read: its status is all that counts."""
 
 
-async def post(url: str, body: bytes, headers: Mapping[str, str], guard: WebhookGuard) -> int:
+async def post(
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    guard: WebhookGuard,
+    *,
+    timeout_s: float = TIMEOUT_S,
+) -> int:
     """Send `body`, following nothing; return the status of the answer.
 
     Raises:
@@ -30,7 +37,7 @@ async def post(url: str, body: bytes, headers: Mapping[str, str], guard: Webhook
     connector = aiohttp.TCPConnector(
         resolver=_checked(guard, is_tls=is_tls), use_dns_cache=False, force_close=True, limit=1
     )
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    timeout = aiohttp.ClientTimeout(total=timeout_s)
     sent = {"content-type": "application/json", "user-agent": f"galley/{__version__}", **headers}
     try:
         async with (
@@ -43,7 +50,7 @@ async def post(url: str, body: bytes, headers: Mapping[str, str], guard: Webhook
             await answer.content.read(READ)
             return answer.status
     except TimeoutError:
-        raise ConnectionError(f"no answer within {TIMEOUT_S:.0f} s") from None
+        raise ConnectionError(f"no answer within {timeout_s:g} s") from None
     except aiohttp.ClientError as error:
         raise ConnectionError(f"{type(error).__name__}: {error}") from error
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from galley.core.settings import Settings
 from galley.main import create_app
+from galley.routers import side_door
 from galley.runtime import Runtime, open_runtime
 from tests.serving import make_settings
 from tests.sqlite_file import put_sqlite
@@ -81,7 +82,7 @@ async def open_app(settings: Settings) -> AsyncGenerator[Office]:
     """
     put_sqlite(settings.database_url.get_secret_value())
     app = _closed.pop() if _closed else create_app(settings)
-    async with open_runtime(settings) as app.state.runtime:
+    async with open_runtime(settings, side_door.answer) as app.state.runtime:
         yield Office(app)
     del app.state.runtime
     _closed.append(app)

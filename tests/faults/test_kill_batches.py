@@ -1,0 +1,92 @@
+"""kill -9 in the middle of a batch: after the next start every line is done, once."""
+
+import os
+import signal
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+
+from galley.core.catalogue import EMBEDDED_MODELS
+from galley.core.security import make_key
+from galley.db.tables import id_bytes
+from tests.faults.test_kill import galley_serve
+from tests.routers.batch_files import content, embedding_lines, ended, start
+
+MODEL = "all-minilm-l6-v2"
+ONE_MODEL = {
+    "GALLEY_EMBEDDED_MODELS": "false",
+    "GALLEY_MODELS": orjson.dumps(
+        {MODEL: EMBEDDED_MODELS[MODEL].model_dump(mode="json", exclude_defaults=True)}
+    ).decode(),
+}
+
+
+def server(data_dir: Path, models_dir: Path, key: str) -> Any:
+    return galley_serve(data_dir, models_dir, key, **ONE_MODEL)
+
+
+def client_of(url: str, key: str) -> httpx2.Client:
+    headers = {"authorization": f"Bearer {key}"}
+    return httpx2.Client(base_url=url, headers=headers, timeout=60)
+
+
+def until_done(data_dir: Path, least: int) -> None:
+    """Wait until so many lines of the batch are on disk."""
+    end = time.monotonic() + 60
+    while sum(part.read_bytes().count(b"\nR ") for part in parts(data_dir)) < least:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def parts(data_dir: Path) -> list[Path]:
+    return list((data_dir / "batches").glob("*/*.part"))
+
+
+def booked(data_dir: Path) -> list[tuple[bytes, str, int]]:
+    with closing(sqlite3.connect(data_dir / "galley.db")) as database:
+        query = "SELECT request_id, state, prompt_tokens + completion_tokens FROM api_requests"
+        return database.execute(query).fetchall()
+
+
+def check_whole(client: httpx2.Client, batch: dict[str, Any], data_dir: Path, count: int) -> None:
+    """Every line is in the output and in the ledger, once, and nothing else is."""
+    lines = content(client, batch["output_file_id"])
+    rows = booked(data_dir)
+
+    assert batch["status"] == "completed"
+    assert batch["request_counts"] == {"total": count, "completed": count, "failed": 0}
+    assert [line["custom_id"] for line in lines] == [f"line-{n}" for n in range(1, count + 1)]
+    assert {state for _, state, _ in rows} == {"completed"}
+    assert sorted(row for row, _, _ in rows) == sorted(
+        id_bytes(line["response"]["request_id"]) for line in lines
+    )
+    assert batch["usage"]["total_tokens"] == sum(tokens for _, _, tokens in rows)
+    assert parts(data_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "kills"), [(40, [5]), pytest.param(500, [60, 300], marks=pytest.mark.slow)]
+)
+def test_a_batch_survives_kills_with_every_line_answered_and_booked_once(
+    models_dir: Path, tmp_path: Path, count: int, kills: list[int]
+) -> None:
+    key = make_key()
+    made: dict[str, Any] = {}
+    for least in kills:  # lines that are done when it comes
+        with server(tmp_path, models_dir, key) as (url, pid), client_of(url, key) as client:
+            made = made or start(client, embedding_lines(count, input=["a long text " * 20] * 2))
+            until_done(tmp_path, least)
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(0.2)
+        assert len(booked(tmp_path)) < count
+
+    with server(tmp_path, models_dir, key) as (url, _), client_of(url, key) as client:
+        batch = ended(client, made)
+
+        check_whole(client, batch, tmp_path, count)
