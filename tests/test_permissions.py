@@ -62,6 +62,10 @@ FAMILIES = {
     "/chat": "chat",
     "/v1/completions": "chat",
     "/v1/conversation": "chat",
+    "/v1/collections": "documents",
+    "/v1/documents": "documents",
+    "/v1/retrieve": "documents",
+    "/retrieve": "documents",
     "/v1/embeddings": "embeddings",
     "/v1/classify": "classify",
     "/v2/classify": "classify",
@@ -95,13 +99,13 @@ def app(tmp_path: Path) -> FastAPI:
 def guards(app: FastAPI) -> Iterator[tuple[str, str | None]]:
     """Every way into `app`, such as `GET /v1/keys`, and its guard; None is nobody's."""
     endpoints = front_door(app)
-    yield from ((f"POST {path}", endpoint.scope) for path, endpoint in endpoints.items())
+    yield from ((f"{e.method} {path}", e.scope) for path, e in endpoints.items())
     for route in iter_route_contexts(app.routes):
         if isinstance(route.original_route, Mount):
             yield f"GET {route.path}/*", None
             continue
         for method in (route.methods or {"ANY"}) - {"HEAD"}:
-            if not (method == "POST" and route.path in endpoints):
+            if not (route.path in endpoints and endpoints[route.path].method == method):
                 yield f"{method} {route.path}", guard_of(route)
 
 

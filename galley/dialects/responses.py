@@ -1,7 +1,7 @@
 """OpenAI's Responses: the object, and the events of its stream."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -9,7 +9,14 @@ from galley.core.errors import GalleyError
 from galley.dialects import openai
 from galley.dialects.responses_output import Event, Output
 from galley.schemas.delta import Delta, FinishReason, Usage
-from galley.schemas.responses import FunctionChoice, FunctionTool, ResponsesRequest
+from galley.schemas.grounding import Grounding
+from galley.schemas.responses import (
+    SEARCH_RESULTS,
+    FileSearchTool,
+    FunctionTool,
+    ResponsesRequest,
+    ResponseTool,
+)
 
 _CUT_SHORT: dict[FinishReason, str] = {
     "length": "max_output_tokens",
@@ -49,6 +56,12 @@ class ResponseFrames:
         """The response, once it is finished."""
 
         self._closing: list[Event] = []
+        self._searched: list[Event] = []
+        self._with_results = SEARCH_RESULTS in (request.include or ())
+
+    def ground(self, grounding: Grounding) -> None:
+        """Say what documents were found, before anything else."""
+        self._searched = self._output.search(grounding, with_results=self._with_results)
 
     def add(self, delta: Delta) -> list[Event]:
         """Take in what `delta` brought, and say what is new."""
@@ -107,6 +120,7 @@ class ResponseFrames:
         return [
             {"type": "response.created", "response": empty},
             {"type": "response.in_progress", "response": empty},
+            *self._searched,
         ]
 
     def _framed(self, events: list[Event]) -> bytes:
@@ -156,8 +170,8 @@ def _repeated(request: ResponsesRequest) -> dict[str, Any]:
         "store": request.store is not False,
         "temperature": request.temperature,
         "text": {"format": _format_body(request), "verbosity": None},
-        "tool_choice": choice.model_dump() if isinstance(choice, FunctionChoice) else choice,
-        "tools": [_tool_body(tool) for tool in request.functions],
+        "tool_choice": choice if isinstance(choice, str) else choice.model_dump(),
+        "tools": [_tool_body(tool) for tool in request.tools or () if _is_known(tool)],
         "top_logprobs": request.top_logprobs or 0,
         "top_p": request.top_p,
         "truncation": "disabled",
@@ -170,7 +184,13 @@ def _format_body(request: ResponsesRequest) -> dict[str, Any]:
     return wanted.model_dump(by_alias=True) if wanted else {"type": "text"}
 
 
-def _tool_body(tool: FunctionTool) -> dict[str, Any]:
+def _is_known(tool: ResponseTool) -> TypeGuard[FunctionTool | FileSearchTool]:
+    return isinstance(tool, FunctionTool | FileSearchTool)
+
+
+def _tool_body(tool: FunctionTool | FileSearchTool) -> dict[str, Any]:
+    if isinstance(tool, FileSearchTool):
+        return tool.model_dump()
     return {
         "type": "function",
         "name": tool.name,

@@ -1,12 +1,14 @@
 """The output of one of OpenAI's responses as it grows, and the events that say so."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import orjson
 
+from galley.dialects.citations import annotate, search_result
 from galley.schemas.delta import Delta, ToolCall
+from galley.schemas.grounding import Citation, Grounding
 
 Event = dict[str, Any]
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -24,6 +26,7 @@ class OutputItem:
     status: Status = "in_progress"
     pieces: list[str] = field(default_factory=list[str])
     logprobs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    annotations: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
     @property
     def text(self) -> str:
@@ -55,7 +58,7 @@ class OutputItem:
         """Write the one part that a message's content has, or a thought's."""
         if self.type == "reasoning":
             return {"type": "reasoning_text", "text": self.text}
-        more = {"annotations": [], "logprobs": self.logprobs}
+        more = {"annotations": self.annotations, "logprobs": self.logprobs}
         return {"type": "output_text", "text": self.text, **more}
 
     def event(self, kind: str, **told: Any) -> Event:
@@ -64,6 +67,39 @@ class OutputItem:
         if self.type != "function_call":
             place["content_index"] = 0
         return {"type": f"response.{kind}", **place, **told}
+
+
+@dataclass(slots=True)
+class SearchItem:
+    """A search of documents: it is done before the model begins."""
+
+    id: str
+    query: str
+    results: list[dict[str, Any]] | None
+    type: Literal["file_search_call"] = "file_search_call"
+    index: int = 0
+    status: Status = "completed"
+
+    def body(self) -> dict[str, Any]:
+        """Write the item."""
+        return {
+            "id": self.id,
+            "type": self.type,
+            "status": self.status,
+            "queries": [self.query],
+            "results": self.results,
+        }
+
+    def events(self) -> list[Event]:
+        """Write all that a stream says of it."""
+        place = {"item_id": self.id, "output_index": self.index}
+        begun = self.body() | {"status": "in_progress", "results": None}
+        kinds = ("in_progress", "searching", "completed")
+        return [
+            {"type": "response.output_item.added", "output_index": self.index, "item": begun},
+            *({"type": f"response.file_search_call.{kind}", **place} for kind in kinds),
+            {"type": "response.output_item.done", "output_index": self.index, "item": self.body()},
+        ]
 
 
 class Output:
@@ -75,12 +111,21 @@ class Output:
 
     def __init__(self, response: str) -> None:
         self._response = response
-        self._items: list[OutputItem] = []
+        self._items: list[OutputItem | SearchItem] = []
+        self._citations: Sequence[Citation] = ()
         self._calls: dict[int, OutputItem] = {}  # the latest of each number
 
     def bodies(self) -> list[dict[str, Any]]:
         """Write every item as it is now."""
         return [item.body() for item in self._items]
+
+    def search(self, grounding: Grounding, *, with_results: bool) -> list[Event]:
+        """Begin with what was found for the answer, and say so."""
+        results = [search_result(one) for one in grounding.citations] if with_results else None
+        item = SearchItem(self._id("fs"), grounding.query, results)
+        self._items.append(item)
+        self._citations = grounding.citations
+        return item.events()
 
     def add(self, delta: Delta) -> list[Event]:
         """Take in what `delta` brought, and say what is new."""
@@ -97,17 +142,30 @@ class Output:
         """End what has not ended yet: as `status`, but for calls whose arguments are whole."""
         events: list[Event] = []
         for item in self._open():
-            events += _closing(item, "completed" if item.is_whole_call else status)
+            events += self._closing(item, "completed" if item.is_whole_call else status)
         return events
 
     def _open(self) -> list[OutputItem]:
-        return [item for item in self._items if item.status == "in_progress"]
+        return [
+            item
+            for item in self._items
+            if isinstance(item, OutputItem) and item.status == "in_progress"
+        ]
+
+    def _closing(self, item: OutputItem, status: Status) -> Iterator[Event]:
+        """Say where the text names its sources, and end it."""
+        if item.type == "message":
+            for number, annotation in enumerate(annotate(item.text, self._citations)):
+                item.annotations.append(annotation)
+                told = {"annotation_index": number, "annotation": annotation}
+                yield item.event("output_text.annotation.added", **told)
+        yield from _closing(item, status)
 
     def _speak(
         self, kind: Literal["message", "reasoning"], text: str, logprobs: Any = ()
     ) -> Iterator[Event]:
         item = self._items[-1] if self._items else None
-        if item is None or item.type != kind or item.status != "in_progress":
+        if not isinstance(item, OutputItem) or item.type != kind or item.status != "in_progress":
             item = OutputItem(kind, self._id("msg" if kind == "message" else "rs"), self._next)
             yield from self._begin(item)
             yield item.event("content_part.added", part=item.part())
@@ -138,7 +196,7 @@ class Output:
         """
         for other in self._open():
             if other.type != "function_call" or other.is_whole_call:
-                yield from _closing(other, "completed")
+                yield from self._closing(other, "completed")
         self._items.append(item)
         added = {"output_index": item.index, "item": item.body()}
         yield {"type": "response.output_item.added", **added}

@@ -26,7 +26,14 @@ from galley.schemas.chat import (
     TextPart,
     Tool,
 )
-from galley.schemas.responses import FunctionChoice, FunctionTool, ResponsesRequest, SchemaFormat
+from galley.schemas.grounding import GalleyOptions, Retrieve
+from galley.schemas.responses import (
+    FileSearchChoice,
+    FunctionChoice,
+    FunctionTool,
+    ResponsesRequest,
+    SchemaFormat,
+)
 from galley.schemas.responses_input import (
     FunctionCallItem,
     FunctionOutputItem,
@@ -37,11 +44,12 @@ from galley.schemas.responses_input import (
     OutputRefusal,
     OutputText,
     Part,
-    ReasoningItem,
     SaidItem,
+    SilentItem,
 )
 
 _READ: TypeAdapter[list[Any]] = TypeAdapter(list[Item])
+_USUAL_RESULTS = 10
 _PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
 
 
@@ -67,6 +75,7 @@ def chat_request(request: ResponsesRequest, items: Sequence[SaidItem]) -> ChatRe
             tools=[_tool(tool) for tool in request.functions] or None,
             tool_choice=_choice(request),
             parallel_tool_calls=request.parallel_tool_calls,
+            galley=_options(request),
         )
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
@@ -100,7 +109,7 @@ def write_items(items: Sequence[SaidItem], response: str) -> list[dict[str, Any]
     Args:
         response: the hex of the response's id, from which items that have no id get theirs.
     """
-    said = [item for item in items if not isinstance(item, ReasoningItem)]
+    said = [item for item in items if not isinstance(item, SilentItem)]
     return [
         {"id": item.id or f"{_PREFIXES[item.type]}_{response}_i{number}"} | _written(item)
         for number, item in enumerate(said)
@@ -142,7 +151,7 @@ def _instructions(request: ResponsesRequest) -> Iterator[Message]:
 
 def _messages(items: Sequence[SaidItem]) -> Iterator[Message]:
     """Words and calls of an assistant that follow each other are one message."""
-    told = [item for item in items if not isinstance(item, ReasoningItem)]
+    told = [item for item in items if not isinstance(item, SilentItem)]
     for answered, group in groupby(told, key=_is_answer):
         if answered:
             yield _answer(list(group))
@@ -204,8 +213,24 @@ def _tool(tool: FunctionTool) -> Tool:
     return Tool(type="function", function=function)
 
 
+def _options(request: ResponsesRequest) -> GalleyOptions | None:
+    tool = request.file_search
+    if tool is None:
+        return None
+    ranking = tool.ranking_options
+    retrieve = Retrieve(
+        collections=tool.vector_store_ids,
+        limit=tool.max_num_results or _USUAL_RESULTS,
+        filters=tool.filters,
+        min_score=(ranking and ranking.score_threshold) or 0.0,
+    )
+    return GalleyOptions(retrieve=retrieve)
+
+
 def _choice(request: ResponsesRequest) -> Any:
     choice = request.tool_choice
+    if isinstance(choice, FileSearchChoice) or not request.functions:
+        return None  # the search is done, and the model has no other tool that it could choose
     if isinstance(choice, FunctionChoice):
         return NamedTool(type="function", function=NamedFunction(name=choice.name))
     return choice

@@ -16,10 +16,12 @@ from galley.schemas.chat import (
     TextFormat,
     UnknownTool,
 )
+from galley.schemas.grounding import MAX_PASSAGES, CollectionNames, MetadataFilter
 from galley.schemas.json_schema import JsonSchema
 from galley.schemas.responses_input import Item, ItemReference, MessageItem, SaidItem, type_of
 
 LOGPROBS = "message.output_text.logprobs"
+SEARCH_RESULTS = "file_search_call.results"
 
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
@@ -48,12 +50,35 @@ class FunctionTool(Request):
     strict: bool | None = Field(default=None, exclude=True)
 
 
+class RankingOptions(Request):
+    score_threshold: float | None = Field(
+        default=None, ge=0, le=1, description="Leave out what has a lower score."
+    )
+    ranker: Inert = None
+    hybrid_search: Inert = None
+
+
+class FileSearchTool(Request):
+    """Documents are searched before the model answers; it does not choose to."""
+
+    type: Literal["file_search"]
+    vector_store_ids: CollectionNames = Field(description="Collections, by id or name.")
+    max_num_results: int | None = Field(default=None, ge=1, le=MAX_PASSAGES)
+    filters: MetadataFilter | None = None
+    ranking_options: RankingOptions | None = None
+
+
+_TOOLS = {"function": "FunctionTool", "file_search": "FileSearchTool"}
+
+
 def _kind_of_tool(tool: Any) -> str:
-    return "FunctionTool" if type_of(tool) == "function" else "UnknownTool"
+    return _TOOLS.get(str(type_of(tool)), "UnknownTool")
 
 
 ResponseTool = Annotated[
-    Annotated[FunctionTool, Tag("FunctionTool")] | Annotated[UnknownTool, Tag("UnknownTool")],
+    Annotated[FunctionTool, Tag("FunctionTool")]
+    | Annotated[FileSearchTool, Tag("FileSearchTool")]
+    | Annotated[UnknownTool, Tag("UnknownTool")],
     Discriminator(_kind_of_tool),
 ]
 
@@ -61,6 +86,10 @@ ResponseTool = Annotated[
 class FunctionChoice(Request):
     type: Literal["function"]
     name: Name
+
+
+class FileSearchChoice(Request):
+    type: Literal["file_search"]
 
 
 class SchemaFormat(Request):
@@ -126,7 +155,9 @@ class ResponsesRequest(Request):
     include: list[Includable] | None = Field(default=None, max_length=16)
     text: TextSettings | None = None
     tools: list[ResponseTool] | None = Field(default=None, max_length=128)
-    tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
+    tool_choice: Literal["none", "auto", "required"] | FunctionChoice | FileSearchChoice | None = (
+        None
+    )
     parallel_tool_calls: bool | None = None
     metadata: Metadata | None = None
     truncation: Literal["auto", "disabled"] | None = Field(
@@ -155,13 +186,19 @@ class ResponsesRequest(Request):
         if isinstance(self.tool_choice, FunctionChoice) and self.tool_choice.name not in names:
             wanted = self.tool_choice.name
             raise ValueError(f"tool_choice names {wanted!r}, which is not in tools")
-        if self.tool_choice == "required" and not names:
+        searches = [tool for tool in self.tools or () if isinstance(tool, FileSearchTool)]
+        if self.tool_choice == "required" and not (names or searches):
             raise ValueError("tool_choice 'required' needs tools")
+        if isinstance(self.tool_choice, FileSearchChoice) and not searches:
+            raise ValueError("tool_choice names file_search, which is not in tools")
+        if len(searches) > 1:
+            raise ValueError("tools has file_search more than once; name all collections in one")
         return self
 
     @property
     def ignored(self) -> list[str]:
-        more = {f"include[{i}]" for i, what in enumerate(self.include or ()) if what != LOGPROBS}
+        known = {LOGPROBS, SEARCH_RESULTS} if self.file_search else {LOGPROBS}
+        more = {f"include[{i}]" for i, what in enumerate(self.include or ()) if what not in known}
         tools = enumerate(self.tools or ())
         more |= {f"tools[{i}]" for i, tool in tools if isinstance(tool, UnknownTool)}
         if self.truncation == "auto":
@@ -172,6 +209,13 @@ class ResponsesRequest(Request):
     def functions(self) -> list[FunctionTool]:
         """The tools that the model can call."""
         return [tool for tool in self.tools or () if isinstance(tool, FunctionTool)]
+
+    @property
+    def file_search(self) -> FileSearchTool | None:
+        """The search for documents that is asked for."""
+        if self.tool_choice == "none":
+            return None
+        return next((tool for tool in self.tools or () if isinstance(tool, FileSearchTool)), None)
 
     @property
     def items(self) -> "list[SaidItem | ItemReference]":
@@ -187,9 +231,9 @@ class ResponsesRequest(Request):
 
 
 class OutputItemReply(Reply):
-    """A message, a function call, or what the model said to itself."""
+    """A message, a function call, a search of documents, or what the model said to itself."""
 
-    type: Literal["message", "function_call", "reasoning"]
+    type: Literal["message", "function_call", "file_search_call", "reasoning"]
     id: str
     status: Literal["in_progress", "completed", "incomplete"]
 

@@ -101,6 +101,16 @@ class ReasoningItem(Request):
     status: Inert = None
 
 
+class FileSearchItem(Request):
+    """A search for an earlier turn; what it found is not told again."""
+
+    type: Literal["file_search_call"]
+    queries: Inert = None
+    id: Id | None = None
+    results: Inert = None
+    status: Inert = None
+
+
 class ItemReference(Request):
     """An item of an earlier response's output, by its id."""
 
@@ -113,6 +123,7 @@ _ITEMS = {
     "function_call": "FunctionCallItem",
     "function_call_output": "FunctionOutputItem",
     "reasoning": "ReasoningItem",
+    "file_search_call": "FileSearchItem",
     "item_reference": "ItemReference",
 }
 
@@ -126,12 +137,16 @@ def _kind_of_item(item: Any) -> str:
     return _ITEMS.get(str(type_of(item) or "message"), "unknown")
 
 
-SaidItem = MessageItem | FunctionCallItem | FunctionOutputItem | ReasoningItem
+SilentItem = ReasoningItem | FileSearchItem
+"""What the model is not told of an earlier turn."""
+
+SaidItem = MessageItem | FunctionCallItem | FunctionOutputItem | SilentItem
 Item = Annotated[
     Annotated[MessageItem, Tag("MessageItem")]
     | Annotated[FunctionCallItem, Tag("FunctionCallItem")]
     | Annotated[FunctionOutputItem, Tag("FunctionOutputItem")]
     | Annotated[ReasoningItem, Tag("ReasoningItem")]
+    | Annotated[FileSearchItem, Tag("FileSearchItem")]
     | Annotated[ItemReference, Tag("ItemReference")],
     Discriminator(
         _kind_of_item,

@@ -75,7 +75,7 @@ class Extracted:
 
 def has_headings(media_type: str) -> bool:
     """Whether lines that begin with `#` are headings in the text of such a file."""
-    return media_type not in (MEDIA_TYPES["text"], MEDIA_TYPES["pdf"])
+    return media_type != MEDIA_TYPES["text"]
 
 
 class Extractor:

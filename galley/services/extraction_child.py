@@ -30,6 +30,7 @@ _LIGATURES = str.maketrans({
     "\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi", "\ufb04": "ffl",
     "\ufb05": "st", "\ufb06": "st",
 })  # fmt: skip
+_HEADING = re.compile(r"(\d+(\.\d+)*\.? +)?[^\W\d_a-z](.*[^\s.,;:!?])?")
 _ENDS = re.compile(r"[.!?:;][\"'\u201d\u2019)\]]*$")
 
 
@@ -136,19 +137,35 @@ def read_pdf(path: Path) -> tuple[str, int]:
 def unwrapped(page: str) -> str:
     """Join the lines of each paragraph: a line ends one if it is short, or its sentence is over.
 
+    A short line by itself above full ones is taken for a heading and written as Markdown does.
+
     A word that was broken off at a line's end, which PDFium marks, is put together again.
     """
-    page = page.translate(_LIGATURES).replace("\x02\r\n", "").replace("\ufffe\r\n", "")
-    lines = [line.strip() for line in page.replace("\r", "").split("\n")]
+    page = re.sub("[\x02\ufffe](\r\n|\r|\n)", "", page.translate(_LIGATURES))
+    lines = [line.strip() for line in page.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     width = max(map(len, lines), default=0)
-    made = ""
-    for line in lines:
-        if not line:
-            made += "\n\n"
+    made: list[str] = []
+    for number, line in enumerate(lines):
+        after = lines[number + 1] if number + 1 < len(lines) else ""
+        ends = not made or made[-1].endswith("\n")
+        if ends and _is_heading(line, after, width):
+            made.append(f"\n\n## {line}\n\n")
+        elif line and _goes_on(line, width):
+            made.append(f"{line} ")
         else:
-            full = len(line) > 0.75 * width and width > 40
-            made += line + (" " if full and not _ends_short(line, width) else "\n")
-    return re.sub(r"\n{3,}", "\n\n", made).strip()
+            made.append(f"{line}\n")
+    return re.sub(r"\n{3,}", "\n\n", "".join(made)).strip()
+
+
+def _goes_on(line: str, width: int) -> bool:
+    """Whether a paragraph goes on after `line`: it is as wide as the page allows."""
+    return len(line) > 0.75 * width > 30 and not _ends_short(line, width)
+
+
+def _is_heading(line: str, after: str, width: int) -> bool:
+    """Whether `line` stands alone, has no end of a sentence, and full lines follow."""
+    short = 2 < len(line) < 0.6 * width and width > 40
+    return short and _HEADING.fullmatch(line) is not None and len(after) > 0.75 * width
 
 
 def _ends_short(line: str, width: int) -> bool:

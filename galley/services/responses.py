@@ -75,9 +75,13 @@ class ResponseService:
         if request.store is not False:
             kept = self._packed(write_items(items, hex_of(identity)))
         answer = await self._chat.stream(charge, told, ignored=request.ignored)
+        grounded = False
         async with aclosing(answer):
             async for pieces in answer:
                 frames.model = charge.record.served_model or ""
+                if charge.grounding is not None and not grounded:
+                    frames.ground(charge.grounding)
+                    grounded = True
                 yield pieces
         frames.finish(charge.usage, self._clock())
         if kept:

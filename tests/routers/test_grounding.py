@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 
 from galley.core.catalogue import EMBEDDED_MODELS, ModelSettings
 from galley.db.session import open_database
 from galley.services.pricing import Pricing
 from tests.serving import LiveServer, make_settings, serving
-from tests.sse import DONE, read_events
-from tests.upstream import TEXT, Upstream, misbehaving
+from tests.sse import DONE, read_events, read_named_events
+from tests.upstream import TEXT, Behaviour, Call, Upstream, misbehaving
 
 TIDE = "The tide in Saltmere harbour rises at half past six."
 LAMP = "The lamp of the lighthouse was lit by Mrs Pettigrew."
@@ -304,3 +305,179 @@ def test_the_question_is_billed_with_the_answer_in_one_row(office: Office) -> No
     assert (row["endpoint"], row["state"]) == ("chat", "completed")
     listed = office.client.get("/v1/requests").json()["data"]
     assert [one["endpoint"] for one in listed].count("chat") == 1
+
+
+def search(**changes: Any) -> dict[str, Any]:
+    """A request for a response that searches the usual collection."""
+    tool = {"type": "file_search", "vector_store_ids": ["default"], **changes}
+    return {"model": "far", "input": QUESTION, "tools": [tool]}
+
+
+def saying(text: str) -> Behaviour:
+    """A model's server that says `text`."""
+
+    async def say(call: Call) -> None:
+        first, *_, reason, usage, done = call.good()
+        await call.begin()
+        await call.events(first, call.piece(text), reason, usage, done)
+
+    return say
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_that_searches_files_shows_the_call_and_cites(
+    office: Office, servers: tuple[LiveServer, Upstream], stream: bool
+) -> None:
+    ids = {name: office.add(text, name) for name, text in TEXTS.items()}
+    said = "At half past six [1], says the harbour."
+    servers[1].behaviours["far"] = saying(said)
+
+    answer = office.client.post("/v1/responses", json=search() | {"stream": stream})
+
+    del servers[1].behaviours["far"]
+    response = read_named_events(answer)[-1]["response"] if stream else answer.json()
+    call, message = response["output"]
+    assert (call["type"], call["status"], call["queries"]) == (
+        "file_search_call", "completed", [QUESTION],
+    )  # fmt: skip
+    assert call["results"] is None
+    (part,) = message["content"]
+    (cited,) = part["annotations"]
+    assert (cited["type"], cited["filename"]) == ("file_citation", "tide.txt")
+    assert cited["file_id"] == ids["tide.txt"]
+    assert part["text"][: cited["index"]] == "At half past six [1]"
+    assert (cited["start"], cited["end"]) == (0, len(TIDE))
+    assert [tool["type"] for tool in response["tools"]] == ["file_search"]
+
+
+def test_a_stream_tells_of_the_search_and_of_each_citation_in_openais_events(
+    office: Office,
+) -> None:
+    office.add(TIDE, "tide.txt")
+
+    answer = office.client.post("/v1/responses", json=search() | {"stream": True})
+
+    events = read_named_events(answer)
+    types = list(dict.fromkeys(event["type"].removeprefix("response.") for event in events))
+    assert types == [
+        "created", "in_progress",
+        "output_item.added", "file_search_call.in_progress", "file_search_call.searching",
+        "file_search_call.completed", "output_item.done",
+        "content_part.added", "output_text.delta", "output_text.annotation.added",
+        "output_text.done", "content_part.done", "completed",
+    ]  # fmt: skip
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    added = next(e for e in events if e["type"].endswith("annotation.added"))
+    assert (added["output_index"], added["annotation_index"]) == (1, 0)
+    assert added["annotation"]["index"] == len(TEXT)  # it names none: all are named at its end
+    response_item = events[-1]["response"]["output"][1]
+    assert response_item["content"][0]["annotations"] == [added["annotation"]]
+
+
+def test_results_are_shown_where_they_are_asked_for(office: Office) -> None:
+    office.add(TIDE, "tide.txt", metadata={"year": 1990})
+    asked = search() | {"include": ["file_search_call.results"]}
+
+    answer = office.client.post("/v1/responses", json=asked)
+
+    (result,) = answer.json()["output"][0]["results"]
+    assert (result["text"], result["attributes"]) == (TIDE, {"year": 1990})
+    assert 0.5 < result["score"] <= 1
+    assert office.server.row(answer)["ignored_fields"] is None
+
+
+def test_a_response_goes_on_from_one_that_searched(
+    office: Office, servers: tuple[LiveServer, Upstream]
+) -> None:
+    office.add(TIDE, "tide.txt")
+    first = office.client.post("/v1/responses", json=search()).json()
+    servers[1].calls.clear()
+
+    going_on = {"model": "far", "input": "And then?", "previous_response_id": first["id"]}
+    second = office.client.post("/v1/responses", json=going_on)
+    copied = [*first["output"], {"role": "user", "content": "And then?"}]
+    third = office.client.post("/v1/responses", json={"model": "far", "input": copied})
+
+    assert (second.status_code, third.status_code) == (200, 200), third.text
+    told = [[m["content"] for m in call.body["messages"]] for call in servers[1].calls]
+    assert told == [[QUESTION, TEXT, "And then?"], [TEXT, "And then?"]]
+
+
+def test_filters_and_thresholds_of_a_file_search_are_followed(office: Office) -> None:
+    office.add(TIDE, "old.txt", metadata={"year": 1990})
+    office.add(TIDE, "new.txt", metadata={"year": 2020})
+    office.add(BREAD, "bread.txt", metadata={"year": 2021})
+    recent = {"type": "gt", "key": "year", "value": 2000}
+    wanted = {"include": ["file_search_call.results"]}
+
+    def found(**changes: Any) -> list[str]:
+        answer = office.client.post("/v1/responses", json=search(**changes) | wanted)
+        return [result["filename"] for result in answer.json()["output"][0]["results"]]
+
+    assert found(filters=recent) == ["new.txt", "bread.txt"]
+    assert found(filters=recent, max_num_results=1) == ["new.txt"]
+    assert found(filters=recent, ranking_options={"score_threshold": 0.7}) == ["new.txt"]
+    assert len(found(ranking_options=None)) == 3
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "file_search"}, "auto", None])
+def test_a_choice_of_the_search_is_what_happens_anyway(office: Office, choice: Any) -> None:
+    office.add(TIDE, "tide.txt")
+
+    answer = office.client.post("/v1/responses", json=search() | {"tool_choice": choice})
+
+    assert [item["type"] for item in answer.json()["output"]] == ["file_search_call", "message"]
+
+
+def test_with_no_choice_of_tools_nothing_is_searched(office: Office) -> None:
+    office.add(TIDE, "tide.txt")
+
+    answer = office.client.post("/v1/responses", json=search() | {"tool_choice": "none"})
+
+    assert [item["type"] for item in answer.json()["output"]] == ["message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        (search(vector_store_ids=["vs_nobody"]), 404),
+        (search(vector_store_ids=[]), 400),
+        (search(max_num_results=51), 400),
+        (search(filters={"type": "and", "filters": []}), 400),
+        ({"tools": [*search()["tools"], *search()["tools"]]}, 400),
+        ({"tools": [], "tool_choice": {"type": "file_search"}}, 400),
+    ],
+)
+def test_a_search_that_cannot_be_done_is_refused(
+    office: Office, changes: dict[str, Any], status: int
+) -> None:
+    answer = office.client.post("/v1/responses", json=search() | changes)
+
+    assert answer.status_code == status
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_openais_own_sdk_reads_the_search_and_its_citations(office: Office) -> None:
+    office.add(TIDE, "tide.txt")
+    key = office.client.headers["authorization"].removeprefix("Bearer ")
+
+    with (
+        openai.OpenAI(base_url=f"{office.server.url}/v1", api_key=key) as client,
+        client.responses.stream(
+            model="far",
+            input=QUESTION,
+            tools=[{"type": "file_search", "vector_store_ids": ["default"]}],
+            include=["file_search_call.results"],
+        ) as stream,
+    ):
+        kinds = {event.type for event in stream}
+        response = stream.get_final_response()
+
+    call, message = response.output
+    assert call.type == "file_search_call"
+    assert call.results is not None
+    assert call.results[0].text == TIDE
+    assert message.type == "message"
+    assert message.content[0].type == "output_text"
+    assert message.content[0].annotations[0].type == "file_citation"
+    assert "response.output_text.annotation.added" in kinds
