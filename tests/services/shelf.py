@@ -10,6 +10,7 @@ from typing import Any
 from galley.core.caller import SCOPES, Caller
 from galley.core.catalogue import EMBEDDED_MODELS
 from galley.db.tables import new_id
+from galley.routers import side_door
 from galley.runtime import Runtime, open_runtime
 from galley.runtime.documents import Documents, open_documents
 from galley.services.charge import Arrival
@@ -69,7 +70,7 @@ async def open_shelf(data_dir: Path, models_dir: Path) -> AsyncGenerator[Shelf]:
         submitted.append(document_ids)
         return "job"
 
-    async with open_runtime(settings) as runtime, AsyncExitStack() as stack:
+    async with open_runtime(settings, side_door.answer) as runtime, AsyncExitStack() as stack:
         while runtime.models.find(MODEL).state == "loading":  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0.02)
         assert settings.bootstrap_key is not None
