@@ -32,7 +32,7 @@ _OPENAI_WORDS = {
 }
 
 
-async def parse(shape: type[R], body: bytes, dialect: Dialect, heavy: Executor) -> R:
+async def parse(shape: type[R], body: bytes | bytearray, dialect: Dialect, heavy: Executor) -> R:
     """Validate `body`; a large one on `heavy`'s thread, so that one at a time holds the parser.
 
     Raises:
@@ -52,7 +52,7 @@ def validate(shape: type[R], values: dict[str, Any], dialect: Dialect) -> R:
         refuse(_details(error), dialect)
 
 
-def check(body: bytes, dialect: Dialect) -> None:
+def check(body: bytes | bytearray, dialect: Dialect) -> None:
     """Refuse a body that is not JSON with one meaning; raises as `parse`."""
     try:
         _check(body)
@@ -61,7 +61,7 @@ def check(body: bytes, dialect: Dialect) -> None:
         refuse([ErrorDetails(type="json_invalid", loc=(), msg=reason, input=None)], dialect)
 
 
-def _parse(shape: type[R], body: bytes, dialect: Dialect) -> R:
+def _parse(shape: type[R], body: bytes | bytearray, dialect: Dialect) -> R:
     check(body, dialect)
     try:
         return shape.__pydantic_validator__.validate_json(body)
@@ -86,7 +86,7 @@ def _without_input(found: ErrorDetails) -> ErrorDetails:
     return found
 
 
-def _check(body: bytes) -> None:
+def _check(body: bytes | bytearray) -> None:
     """Refuse what parsers read differently: repeated names, NaN and Infinity, bad UTF-8.
 
     Raises:
