@@ -28,9 +28,9 @@ class Connection:
         """Return the body at `path`."""
         return await self._whole(f"GET {path} HTTP/1.1\r\n{self._headers}\r\n".encode())
 
-    async def post(self, path: str, body: bytes) -> bytes:
-        """Return the answer to `body`, which is JSON already."""
-        return await self._whole(self._request(path, body))
+    async def post(self, path: str, body: bytes, kind: str = "application/json") -> bytes:
+        """Return the answer to `body`, which is written out already."""
+        return await self._whole(self._request(path, body, kind))
 
     async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """Yield the server-sent events of an answer, less the last, `[DONE]`."""
@@ -70,8 +70,8 @@ class Connection:
     ) -> None:
         self.close()
 
-    def _request(self, path: str, body: bytes) -> bytes:
-        head = f"POST {path} HTTP/1.1\r\n{self._headers}content-type: application/json\r\n"
+    def _request(self, path: str, body: bytes, kind: str = "application/json") -> bytes:
+        head = f"POST {path} HTTP/1.1\r\n{self._headers}content-type: {kind}\r\n"
         return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
     async def _whole(self, request: bytes) -> bytes:

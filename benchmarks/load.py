@@ -2,11 +2,15 @@
 
 import asyncio
 import base64
+import io
 import json
 import time
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from benchmarks.connection import Connection
 from benchmarks.servers import PHOTOS, Server
@@ -32,6 +36,28 @@ def text(words: int, rng: Random) -> str:
 def pictures() -> list[str]:
     """Return the sample photographs in base64."""
     return [base64.b64encode(path.read_bytes()).decode() for path in PHOTOS]
+
+
+def photograph() -> bytes:
+    """Return a JPEG of 24 megapixels and 6 MB: a sample, enlarged, with the grain of a camera."""
+    width, height = 6000, 4000
+    with Image.open(PHOTOS[1]) as sample:
+        large = sample.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    pixels = np.asarray(large).astype(np.float32)
+    grain = np.random.default_rng(1)
+    for size, strength in ((1, 4), (4, 6), (16, 8)):
+        coarse = grain.normal(0, strength, (height // size, width // size, 3)).astype(np.float32)
+        pixels += coarse.repeat(size, axis=0).repeat(size, axis=1)
+    file = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def form(files: Sequence[bytes]) -> tuple[bytes, str]:
+    """Write pictures as a multipart form; the body and its content type."""
+    head = b'--pictures\r\ncontent-disposition: form-data; name="images"; filename="%d.jpg"\r\n\r\n'
+    parts = [head % number + file + b"\r\n" for number, file in enumerate(files)]
+    return b"".join([*parts, b"--pictures--\r\n"]), "multipart/form-data; boundary=pictures"
 
 
 def bodies(requests: Sequence[dict[str, Any]]) -> list[bytes]:

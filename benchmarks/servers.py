@@ -116,11 +116,25 @@ def llama(*, slots: int = 4) -> Generator[Server]:
 @contextmanager
 def road(*, bare: bool) -> Generator[Server]:
     """Serve a model that answers at once, with everything on or by the bare road alone."""
+    with _ours("benchmarks.road_server", *(["--bare"] if bare else [])) as server:
+        yield server
+
+
+@contextmanager
+def watched() -> Generator[Server]:
+    """Serve the classifier, with a clock in the event loop."""
+    model_files()
+    with _ours("benchmarks.watched_server", "--models-dir", str(MODELS)) as server:
+        yield server
+
+
+@contextmanager
+def _ours(module: str, *arguments: str) -> Generator[Server]:
     key, port = make_key(), free_port()
     environment = {n: v for n, v in os.environ.items() if not n.startswith("GALLEY_")}
     with tempfile.TemporaryDirectory(prefix="galley-bench-") as folder:
-        command = [sys.executable, "-m", "benchmarks.road_server", "--port", str(port)]
-        command += ["--data-dir", folder, "--key", key, *(["--bare"] if bare else [])]
+        command = [sys.executable, "-m", module, "--port", str(port)]
+        command += ["--data-dir", folder, "--key", key, *arguments]
         with (
             Path(folder, "log").open("w") as log,
             start(command, environment, stdout=log, stderr=log) as (process, started),

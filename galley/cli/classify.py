@@ -27,6 +27,7 @@ from galley.schemas.classify import MAX_IMAGES, IndexedPrediction, Prediction
 
 app = typer.Typer(add_completion=False)
 
+_SUFFIXES = (".gif", ".jpeg", ".jpg", ".png", ".webp")
 MAX_BATCH_BYTES = 32_000_000  # well under the server's limit once it is base64
 
 
@@ -49,7 +50,7 @@ class Seen:
 def classify(
     files: Annotated[
         list[Path],
-        typer.Argument(exists=True, dir_okay=False, help="PNG, JPEG, WebP or GIF."),
+        typer.Argument(exists=True, help="PNG, JPEG, WebP or GIF, or folders of them."),
     ],
     v2: Annotated[
         bool, typer.Option("--v2", help="Up to 32 pictures in one request, and show timings.")
@@ -80,8 +81,9 @@ def classify(
 
     galley classify photo.jpg
     galley classify *.jpg --v2 --annotate labelled
-    galley classify *.jpg --top-k 1 --json
+    galley classify holidays --top-k 1 --json
     """
+    files = _pictures(files)
     given = {"model": model, "top_k": top_k, "threshold": threshold}
     options = cast("ClassifyOptions", {n: value for n, value in given.items() if value is not None})
     if annotate:
@@ -100,6 +102,20 @@ def classify(
         _show(seen, annotate, as_json=as_json)
     if any(one.error for one in seen):
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _pictures(given: list[Path]) -> list[Path]:
+    """The files that are named, and of a folder those that are called like pictures."""
+    found: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
+        if not inside:
+            fail(f"There are no pictures ({', '.join(_SUFFIXES)}) in {path}.", ExitCode.USAGE)
+        found += inside
+    return found
 
 
 def _make_folder(folder: Path) -> None:

@@ -5,6 +5,7 @@ import errno
 import math
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -26,6 +27,9 @@ from galley.runtime import Runtime
 app = typer.Typer(add_completion=False)
 
 CUT_OFF_S = 5.0  # seconds for those who are cut off to be booked
+# So long may another thread go on when the event loop has something to do; Python's own is 5 ms,
+# and of five threads that read pictures each may have its turn first.
+TURN_S = 0.001
 
 
 @app.command()
@@ -120,6 +124,7 @@ async def _serve(
 
     def started() -> None:
         freeze_heap()
+        sys.setswitchinterval(TURN_S)
         runtime: Runtime = app.state.runtime
         welcome.show(runtime.first_key)
         tasks.append(asyncio.create_task(welcome.follow(runtime.models)))

@@ -12,7 +12,7 @@ MOST_NAMES = 2_048  # in one object
 SHOWN_NAME = 64  # characters of a name that the client made up
 
 
-def check(body: bytes) -> None:
+def check(body: bytes | bytearray) -> None:
     """Refuse repeated names, NaN and Infinity, bad UTF-8.
 
     Raises:

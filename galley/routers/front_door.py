@@ -63,7 +63,7 @@ class Call:
         runtime: Runtime,
         charge: Charge,
         dialect: Dialect,
-        body: bytes,
+        body: bytes | bytearray,
         scope: Scope,
         send: Send,
         listening: Listening,

@@ -27,7 +27,7 @@ _OPENAI_WORDS = {
 }
 
 
-async def parse(shape: type[R], body: bytes, dialect: Dialect, heavy: Executor) -> R:
+async def parse(shape: type[R], body: bytes | bytearray, dialect: Dialect, heavy: Executor) -> R:
     """Validate `body`; a large one on `heavy`'s thread, so that one at a time holds the parser.
 
     Raises:
@@ -72,7 +72,7 @@ def parse_query(shape: type[R], query: bytes, dialect: Dialect) -> R:
         refuse(_details(error), dialect, ("query",))
 
 
-def check(body: bytes, dialect: Dialect) -> None:
+def check(body: bytes | bytearray, dialect: Dialect) -> None:
     """Refuse a body that is not JSON with one meaning; raises as `parse`."""
     try:
         strict_json.check(body)
@@ -81,7 +81,7 @@ def check(body: bytes, dialect: Dialect) -> None:
         refuse([ErrorDetails(type="json_invalid", loc=(), msg=reason, input=None)], dialect)
 
 
-def _parse(shape: type[R], body: bytes, dialect: Dialect) -> R:
+def _parse(shape: type[R], body: bytes | bytearray, dialect: Dialect) -> R:
     check(body, dialect)
     try:
         return shape.__pydantic_validator__.validate_json(body)

@@ -197,6 +197,33 @@ def test_what_was_found_is_shown_when_the_server_then_says_no(
     assert "Slow down." in shown.stderr
 
 
+def test_of_a_folder_all_pictures_are_asked_about_in_their_order(
+    galley: Galley, tmp_path: Path
+) -> None:
+    (tmp_path / "trip").mkdir()
+    files(tmp_path / "trip", "b.JPG", "a.png", "notes.txt", ".hidden")
+    (single,) = files(tmp_path, "c.webp")
+    with scripted_server(second({}, {}, {})) as server:
+        shown = galley(
+            "classify", tmp_path / "trip", single, "--v2", "--json", "--server", server.base_url
+        )
+
+    assert [Path(row["file"]).name for row in json.loads(shown.stdout)] == [
+        "a.png",
+        "b.JPG",
+        "c.webp",
+    ]
+
+
+def test_a_folder_without_pictures_is_wrong_usage(galley: Galley, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+
+    refused = galley("classify", tmp_path, "--server", "http://127.0.0.1:9")
+
+    assert refused.exit_code == 2
+    assert "There are no pictures" in refused.stderr
+
+
 def test_a_file_that_is_not_there_is_wrong_usage(galley: Galley, tmp_path: Path) -> None:
     shown = galley("classify", tmp_path / "none.png")
 

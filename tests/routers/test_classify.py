@@ -1,13 +1,19 @@
 """Pictures, in both versions of the route and at every place it is mounted."""
 
 import base64
+import io
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
+from PIL import Image
 
-from galley.schemas.classify import ClassifyBatchReply, ClassifyReply
+from galley.core.security import make_key
+from galley.schemas.classify import ClassifyBatchReply, ClassifyReply, ClassifyRequest
 from tests.serving import LiveServer
 
 PHOTOS = Path(__file__).parent.parent / "data" / "photos"
@@ -44,6 +50,107 @@ def test_photographs_are_recognised(live_server: LiveServer, name: str) -> None:
     assert shares == sorted(shares, reverse=True)
     assert all(list(p) == ["label", "confidence"] for p in body["predictions"])
     assert body["model"] == "efficientnet-lite0"
+
+
+def test_the_first_version_is_frozen_to_the_letter(live_server: LiveServer) -> None:
+    sent = {"image": text(CAT), "filename": None}
+
+    answer = live_server.post("/v1/classify", **sent)
+
+    assert answer.headers["content-type"] == "application/json"
+    shares = dict(re.findall(rb'\{"label":"([^"]+)","confidence":(0\.\d{1,4})\}', answer.content))
+    parts = b",".join(b'{"label":"%s","confidence":%s}' % pair for pair in shares.items())
+    assert answer.content == b'{"predictions":[%s],"model":"efficientnet-lite0"}' % parts
+    assert list(shares)[:3] == [b"Egyptian cat", b"tiger cat", b"tabby"]
+    assert len(shares) == 5
+    assert float(shares[b"Egyptian cat"]) == pytest.approx(0.3724, abs=0.01)
+
+
+def test_the_first_versions_schema_is_frozen() -> None:
+    string, missing = {"type": "string"}, {"type": "null"}
+    request, reply = ClassifyRequest.model_json_schema(), ClassifyReply.model_json_schema()
+
+    assert request["required"] == ["image"]
+    assert request["additionalProperties"] is False
+    assert set(request["properties"]) == {"image", "filename"}
+    assert request["properties"]["filename"]["anyOf"] == [string | {"maxLength": 1024}, missing]
+    assert request["properties"]["image"] | {"description": ""} == {
+        "type": "string", "minLength": 1, "title": "Image", "description": "",
+    }  # fmt: skip
+    assert reply["required"] == ["predictions", "model"]
+    assert set(reply["properties"]) == {"predictions", "model"}
+    prediction = reply["$defs"]["Prediction"]
+    assert prediction["required"] == ["label", "confidence"]
+    assert {n: p["type"] for n, p in prediction["properties"].items()} == {
+        "label": "string",
+        "confidence": "number",
+    }
+
+
+@pytest.mark.parametrize("path", FIRST)
+def test_the_first_versions_refusals_are_frozen(live_server: LiveServer, path: str) -> None:
+    image = {"image": text(CAT)}
+    wrong = {"authorization": f"Bearer {make_key()}"}
+
+    missing = live_server.post(path)
+    more = live_server.post(path, **image, top_k=3)
+    stranger = httpx2.post(live_server.url + path, json=image, headers=wrong)
+
+    assert missing.status_code == more.status_code == 422
+    assert missing.json() == {
+        "detail": [{"type": "missing", "loc": ["body", "image"], "msg": "Field required"}]
+    }
+    assert [fault["loc"] for fault in more.json()["detail"]] == [["body", "top_k"]]
+    assert stranger.status_code == 401
+    assert stranger.json() == {"detail": "Invalid API key"}
+
+
+def test_up_to_32_pictures_in_every_way_to_write_them(live_server: LiveServer) -> None:
+    ways = [text(CAT), "data:image/jpeg;base64," + text(CAT), "\n".join(textwrap.wrap(text(CAT)))]
+    images = [{"image": ways[n % 3], "filename": f"{n}.jpg"} for n in range(31)]
+
+    answer = live_server.post("/v2/classify", images=[*images, {"image": "!"}], top_k=1)
+
+    *good, bad = answer.json()["results"]
+    assert [row["index"] for row in good] == list(range(31))
+    assert [row["filename"] for row in good] == [f"{n}.jpg" for n in range(31)]
+    assert {labels_of(row)[0] for row in good} == {"Egyptian cat"}
+    assert bad["error"] == "Invalid base64 image: Only base64 data is allowed"
+    assert live_server.row(answer)["units"] == 31
+
+
+@pytest.mark.parametrize("as_form", [False, True])
+def test_large_pictures_are_read_in_pieces_and_whole(
+    live_server: LiveServer, as_form: bool
+) -> None:
+    """Several megabytes each: more than is decoded, searched or unpacked in one go."""
+    pixels = np.random.default_rng(1).integers(0, 256, (1200, 1600, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    large = file.getvalue()
+    files = [large, CAT, large[: len(large) // 2]]
+
+    if as_form:
+        sent = [("images", ("x", data)) for data in files]
+        answer = live_server.client.post("/v2/classify", files=sent)
+    else:
+        images = [{"image": text(data)} for data in files]
+        answer = live_server.post("/v2/classify", images=images)
+
+    noise, cat, cut = answer.json()["results"]
+    assert (noise["width"], noise["height"], noise["error"]) == (1600, 1200, None)
+    assert labels_of(cat)[0] == "Egyptian cat"
+    assert cut["error"] == "The image is damaged or cut off."
+
+
+@pytest.mark.parametrize("ending", ["A", "!", "=" + "A" * 400_000, "\u00e9"])
+def test_long_texts_that_are_no_base64_are_refused_as_short_ones_are(
+    live_server: LiveServer, ending: str
+) -> None:
+    refused = live_server.post("/v1/classify", image="A" * 400_000 + ending)
+
+    assert refused.status_code == 400
+    assert refused.json()["detail"].startswith("Invalid base64 image: ")
 
 
 @pytest.mark.parametrize("path", [p for path in FIRST for p in (path, f"/api{path}")])
