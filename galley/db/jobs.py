@@ -8,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.db.cursors import Page, fetch_page
 from galley.db.requests import first_id
-from galley.db.tables import Job, JobStatus, Webhook, parse_id
+from galley.db.tables import parse_id
 from galley.db.webhooks import announce
+from galley.db.work_tables import Job, JobStatus, Webhook
 
 ENDED = ("succeeded", "failed", "cancelled")
 

@@ -13,7 +13,8 @@ from galley.core.caller import Caller
 from galley.core.errors import BadRequestError, NotFoundError, PermissionDeniedError, RateLimitError
 from galley.db.batches import ENDED, add_batch, change_batch, find_batch, has_ended
 from galley.db.session import Sessions
-from galley.db.tables import Batch, File, utc_now
+from galley.db.tables import utc_now
+from galley.db.work_tables import Batch, File
 from galley.schemas.batches import BatchCreate
 from galley.services.batch_lines import LineError, check_lines, read_question
 from galley.services.batch_results import Result, Results, derived_id, forget

@@ -13,8 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from galley.core.errors import BadRequestError, GalleyError, InternalError, RateLimitError
 from galley.db.job_leases import write_by_lease
 from galley.db.session import Sessions
-from galley.db.tables import Job, JobStatus, utc_now
+from galley.db.tables import utc_now
 from galley.db.webhooks import announce
+from galley.db.work_tables import Job, JobStatus
 from galley.services.accounts import Accounts
 from galley.services.job_bell import JobBell
 from galley.services.job_keeper import MOST_ATTEMPTS

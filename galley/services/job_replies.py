@@ -1,6 +1,6 @@
 """Jobs as their owners see them."""
 
-from galley.db.tables import Job, Webhook
+from galley.db.work_tables import Job, Webhook
 from galley.schemas.jobs import JobError, JobProgress, JobReply, WebhookState
 
 

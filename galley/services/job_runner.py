@@ -10,7 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from galley.db.job_leases import claim_job, next_due, renew_leases
 from galley.db.session import Sessions
-from galley.db.tables import Job, new_id, utc_now
+from galley.db.tables import new_id, utc_now
+from galley.db.work_tables import Job
 from galley.services.job_attempt import Attempt, Desk
 from galley.services.job_keeper import MOST_ATTEMPTS, JobKeeper
 from galley.services.job_kinds import Kind

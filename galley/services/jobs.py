@@ -30,9 +30,10 @@ from galley.db.jobs import (
     webhooks_of,
 )
 from galley.db.session import Sessions
-from galley.db.tables import Job, JobStatus, Webhook, new_id, utc_now
+from galley.db.tables import new_id, utc_now
 from galley.db.users import find_user
 from galley.db.webhooks import add_webhook
+from galley.db.work_tables import Job, JobStatus, Webhook
 from galley.schemas.base import Request
 from galley.schemas.jobs import (
     FINISHED,

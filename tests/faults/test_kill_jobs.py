@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.core.catalogue import EMBEDDED_MODELS
 from galley.core.security import make_key
-from galley.db.tables import ApiRequest, File
+from galley.db.tables import ApiRequest
+from galley.db.work_tables import File
 from tests.faults.test_kill import galley_serve
 from tests.faults.test_two_servers import until, visit
 from tests.redis_server import RedisServer
