@@ -182,13 +182,13 @@ class BatchJobs:
         self, run: JobRun, batch: Batch, file: File, results: Results, work: LineRun
     ) -> None:
         """Have the lines answered, and look after it meanwhile."""
+        await self._look(run, batch, results, work)
         working = asyncio.create_task(work.work(self._lines(file)))
         try:
             while not working.done():
-                await self._look(run, batch, results, work)
                 await asyncio.wait({working}, timeout=LOOK_S)
+                await self._look(run, batch, results, work)
             await working
-            await self._look(run, batch, results, work)
         finally:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
