@@ -5,6 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from galley.db.cursors import Page, fetch_page
 from galley.db.requests import first_id
@@ -58,10 +59,13 @@ async def list_jobs(
 ) -> Page[Job]:
     """Jobs of `user_id`, the latest first; those of one status or kind where asked for.
 
+    Their results and logs stay in the database.
+
     Raises:
         BadRequestError: `after` is not an id.
     """
     query = select(Job).where(Job.user_id == user_id)
+    query = query.options(defer(Job.result), defer(Job.log))
     if status is not None:
         query = query.where(Job.status == status)
     if kind is not None:
