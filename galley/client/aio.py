@@ -1,7 +1,8 @@
 """The client for asyncio and trio: the twin of `sync.Client`, which carries the words."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -21,9 +22,11 @@ from galley.client.calls import (
 from galley.client.errors import connection_errors, unfinished
 from galley.client.profile import find_profile, http_options
 from galley.schemas.account import Health, ModelReply
+from galley.schemas.batches import BatchReply
 from galley.schemas.chat import ChatCompletion, ChatCompletionChunk
 from galley.schemas.classify import ClassifyBatchReply, ClassifyReply, ModelInfo
 from galley.schemas.completions import Completion
+from galley.schemas.files import FileReply
 from galley.schemas.rerank import RerankReply
 from galley.schemas.usage import UsageSummary
 
@@ -93,6 +96,26 @@ class AsyncClient:
 
     def ask_stream(self, messages: Messages, **options: Unpack[AskOptions]) -> AsyncGenerator[str]:
         return self._stream(calls.ask_stream(messages, **options))
+
+    async def upload_file(self, path: str | Path, *, purpose: str = "batch") -> FileReply:
+        return await self._send(await anyio.to_thread.run_sync(calls.upload_file, path, purpose))
+
+    async def file_content(self, file_id: str) -> bytes:
+        return await self._send(calls.file_content(file_id))
+
+    async def create_batch(
+        self, input_file_id: str, endpoint: str, *, metadata: Mapping[str, str] | None = None
+    ) -> BatchReply:
+        return await self._send(calls.create_batch(input_file_id, endpoint, metadata))
+
+    async def batches(self, limit: int = 20) -> list[BatchReply]:
+        return await self._send(calls.batches(limit))
+
+    async def batch(self, batch_id: str) -> BatchReply:
+        return await self._send(calls.batch(batch_id))
+
+    async def cancel_batch(self, batch_id: str) -> BatchReply:
+        return await self._send(calls.cancel_batch(batch_id))
 
     async def models(self) -> list[ModelReply]:
         return await self._send(calls.models())

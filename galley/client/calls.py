@@ -18,10 +18,12 @@ from pydantic import ValidationError
 from galley.client.errors import APIError, refusal, said_no
 from galley.schemas.account import Health, ModelList, ModelReply
 from galley.schemas.base import Reply
+from galley.schemas.batches import BatchList, BatchReply
 from galley.schemas.chat import ChatCompletion, ChatCompletionChunk, Message, SimpleChatReply
 from galley.schemas.classify import ClassifyBatchReply, ClassifyReply, ModelInfo
 from galley.schemas.completions import Completion
 from galley.schemas.embeddings import EmbeddingReply
+from galley.schemas.files import FileReply
 from galley.schemas.rerank import RerankReply
 from galley.schemas.usage import UsageSummary
 
@@ -99,13 +101,20 @@ class Call(Generic[T]):
     path: str
     read: Callable[[bytes], T]
     body: bytes | None = None
+    form: Mapping[str, Any] | None = None
+    """Fields and a file, in place of a body."""
 
     @property
     def options(self) -> dict[str, Any]:
         """The rest of what httpx2 wants to know."""
+        if self.form is not None:
+            return dict(self.form)
         if self.body is None:
             return {}
         return {"content": self.body, "headers": {"content-type": "application/json"}}
+
+
+BatchCall = Call[BatchReply]
 
 
 def answer(call: Call[T], response: httpx2.Response) -> T:
@@ -194,6 +203,44 @@ def classify_many(
     """The likeliest labels of up to 32 pictures."""
     body = {"images": [_picture(image) for image in images]} | options
     return _post("/v2/classify", ClassifyBatchReply, body)
+
+
+def upload_file(path: str | Path, purpose: str) -> Call[FileReply]:
+    """A file that is sent whole."""
+    given = Path(path)
+    form = {"data": {"purpose": purpose}, "files": {"file": (given.name, given.read_bytes())}}
+    return Call("POST", "/v1/files", _reader(FileReply), form=form)
+
+
+def file_content(file_id: str) -> Call[bytes]:
+    """What is in a file."""
+    return Call("GET", f"/v1/files/{quote(file_id)}/content", bytes)
+
+
+def create_batch(
+    input_file_id: str, endpoint: str, metadata: Mapping[str, str] | None
+) -> BatchCall:
+    """A batch of the requests in a file."""
+    body: dict[str, Any] = {"input_file_id": input_file_id, "endpoint": endpoint}
+    if metadata is not None:
+        body["metadata"] = metadata
+    return _post("/v1/batches", BatchReply, body | {"completion_window": "24h"})
+
+
+def batches(limit: int) -> Call[list[BatchReply]]:
+    """The latest batches."""
+    read = _reader(BatchList)
+    return Call("GET", f"/v1/batches?limit={limit}", lambda body: read(body).data)
+
+
+def batch(batch_id: str) -> BatchCall:
+    """One batch."""
+    return Call("GET", f"/v1/batches/{quote(batch_id)}", _reader(BatchReply))
+
+
+def cancel_batch(batch_id: str) -> BatchCall:
+    """The same batch, being cancelled."""
+    return Call("POST", f"/v1/batches/{quote(batch_id)}/cancel", _reader(BatchReply))
 
 
 def models() -> Call[list[ModelReply]]:

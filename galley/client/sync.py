@@ -1,6 +1,7 @@
 """The client for ordinary code."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -19,9 +20,11 @@ from galley.client.calls import (
 from galley.client.errors import connection_errors, unfinished
 from galley.client.profile import find_profile, http_options
 from galley.schemas.account import Health, ModelReply
+from galley.schemas.batches import BatchReply
 from galley.schemas.chat import ChatCompletion, ChatCompletionChunk
 from galley.schemas.classify import ClassifyBatchReply, ClassifyReply, ModelInfo
 from galley.schemas.completions import Completion
+from galley.schemas.files import FileReply
 from galley.schemas.rerank import RerankReply
 from galley.schemas.usage import UsageSummary
 
@@ -106,6 +109,32 @@ class Client:
     def ask_stream(self, messages: Messages, **options: Unpack[AskOptions]) -> Generator[str]:
         """Yield the answer's text on the simple route, piece by piece."""
         return self._stream(calls.ask_stream(messages, **options))
+
+    def upload_file(self, path: str | Path, *, purpose: str = "batch") -> FileReply:
+        """Upload a file, whole."""
+        return self._send(calls.upload_file(path, purpose))
+
+    def file_content(self, file_id: str) -> bytes:
+        """Download a file, whole."""
+        return self._send(calls.file_content(file_id))
+
+    def create_batch(
+        self, input_file_id: str, endpoint: str, *, metadata: Mapping[str, str] | None = None
+    ) -> BatchReply:
+        """Have the requests of an uploaded file answered in the background."""
+        return self._send(calls.create_batch(input_file_id, endpoint, metadata))
+
+    def batches(self, limit: int = 20) -> list[BatchReply]:
+        """List the latest batches, the latest first."""
+        return self._send(calls.batches(limit))
+
+    def batch(self, batch_id: str) -> BatchReply:
+        """Say how far a batch is."""
+        return self._send(calls.batch(batch_id))
+
+    def cancel_batch(self, batch_id: str) -> BatchReply:
+        """Stop a batch; what is done stays."""
+        return self._send(calls.cancel_batch(batch_id))
 
     def models(self) -> list[ModelReply]:
         """List the models this key may use."""

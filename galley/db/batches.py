@@ -7,7 +7,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.db.cursors import Page, fetch_page
-from galley.db.tables import Batch
+from galley.db.work_tables import Batch
 
 ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 """From here on a batch does not change."""

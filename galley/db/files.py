@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.db.cursors import Page, fetch_page
-from galley.db.tables import File
+from galley.db.work_tables import File
 
 
 async def put_file(session: AsyncSession, file: File) -> None:

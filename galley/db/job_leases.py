@@ -8,8 +8,8 @@ from sqlalchemy import func, nulls_first, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from galley.db.tables import Job
 from galley.db.users import find_user
+from galley.db.work_tables import Job
 
 CANDIDATES = 16
 """Users whose turn it may be; more than one, as others may be faster."""

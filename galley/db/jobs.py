@@ -5,11 +5,13 @@ from datetime import datetime
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from galley.db.cursors import Page, fetch_page
 from galley.db.requests import first_id
-from galley.db.tables import Job, JobStatus, Webhook, parse_id
+from galley.db.tables import parse_id
 from galley.db.webhooks import announce
+from galley.db.work_tables import Job, JobStatus, Webhook
 
 ENDED = ("succeeded", "failed", "cancelled")
 
@@ -57,10 +59,13 @@ async def list_jobs(
 ) -> Page[Job]:
     """Jobs of `user_id`, the latest first; those of one status or kind where asked for.
 
+    Their results and logs stay in the database.
+
     Raises:
         BadRequestError: `after` is not an id.
     """
     query = select(Job).where(Job.user_id == user_id)
+    query = query.options(defer(Job.result), defer(Job.log))
     if status is not None:
         query = query.where(Job.status == status)
     if kind is not None:

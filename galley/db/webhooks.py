@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galley.db.tables import Job, Webhook
+from galley.db.work_tables import Job, Webhook
 
 
 async def add_webhook(session: AsyncSession, webhook: Webhook) -> None:

@@ -5,6 +5,7 @@ The row is the truth. A message that is lost is sent again, one too many finds n
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,11 @@ RUN_JOB = "galley.run_job"
 QUEUE = "galley"
 LOOK_S = 10.0
 OVERDUE = timedelta(seconds=5)
+MOST_UNSENT = 1_000
 MOST_RESENT = 16
 """Each makes a worker go on until nothing is due."""
+
+_PATIENCE_S = 4.0
 
 
 def make_celery(settings: Settings) -> "Celery":
@@ -47,7 +51,9 @@ def make_celery(settings: Settings) -> "Celery":
         raise SettingsError(
             "GALLEY_BROKER_URL needs Celery. Install it: pip install 'galley[celery]'"
         ) from error
-    made = Celery(QUEUE, broker=settings.broker_url.get_secret_value(), set_as_current=False)
+    url = settings.broker_url.get_secret_value()
+    made = Celery(QUEUE, broker=url, set_as_current=False)
+    patience = {"socket_timeout": _PATIENCE_S, "socket_connect_timeout": _PATIENCE_S}
     made.conf.update(
         task_default_queue=QUEUE,
         task_serializer="json",
@@ -59,7 +65,8 @@ def make_celery(settings: Settings) -> "Celery":
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
         worker_enable_remote_control=False,
-        broker_connection_timeout=4,
+        broker_connection_timeout=_PATIENCE_S,
+        broker_transport_options=patience if url.startswith("redis") else {},
         broker_connection_retry_on_startup=True,
     )
     return made
@@ -80,15 +87,24 @@ class CelerySender:
         self._sessions = sessions
         self._keeper = keeper
         self._clock = clock
+        self._unsent: asyncio.Queue[str] = asyncio.Queue(MOST_UNSENT)
 
     async def start(self, job_id: str) -> None:
-        """Send a wake-up; if the broker does not take it, `keep` tries again."""
+        """Have a wake-up sent: nobody waits for a broker, as `keep` reminds of what waits."""
+        with suppress(asyncio.QueueFull):
+            self._unsent.put_nowait(job_id)
+
+    async def send(self) -> None:
+        """Send wake-ups, until cancelled; while the broker takes none, they are left out."""
         from kombu.exceptions import KombuError
 
-        try:
-            await asyncio.to_thread(self._send, job_id)
-        except (KombuError, OSError) as error:
-            log.warning("broker_not_reached", job_id=job_id, error=str(error))
+        while True:
+            job_id = await self._unsent.get()
+            try:
+                await asyncio.to_thread(self._send, job_id)
+            except (KombuError, OSError) as error:
+                log.warning("broker_not_reached", job_id=job_id, error=str(error))
+                self._unsent = asyncio.Queue(MOST_UNSENT)
 
     def stop(self, job_id: str) -> None:
         """Nothing runs here; who has the job finds that its lease is gone."""
@@ -98,14 +114,18 @@ class CelerySender:
         while True:
             try:
                 await self._keeper.look()
-                async with self._sessions() as session:
-                    overdue = self._clock() - OVERDUE
-                    waiting = await waiting_jobs(session, before=overdue, limit=MOST_RESENT)
-                for job_id in waiting:
-                    await self.start(job_id)
+                await self.remind()
             except (SQLAlchemyError, OSError) as error:
                 log.warning("jobs_not_read", error=str(error))
             await asyncio.sleep(LOOK_S)
+
+    async def remind(self) -> None:
+        """Send wake-ups for some of the jobs that have waited for long."""
+        async with self._sessions() as session:
+            overdue = self._clock() - OVERDUE
+            waiting = await waiting_jobs(session, before=overdue, limit=MOST_RESENT)
+        for job_id in waiting:
+            await self.start(job_id)
 
     def _send(self, job_id: str) -> None:
         celery: Any = self._celery

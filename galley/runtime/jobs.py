@@ -154,6 +154,7 @@ async def open_jobs(
         run(runner.keep(), stack)
     elif not is_worker:
         starter = celery = CelerySender(make_celery(settings), sessions, keeper)
+        run(celery.send(), stack)
         run(celery.keep(), stack)
     run(sender.keep(), stack)
     metrics.watch("galley_jobs", "Jobs there are.", "status", lambda: dict(keeper.counts))

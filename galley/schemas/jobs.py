@@ -75,7 +75,9 @@ class WebhookState(Reply):
     error: str | None = Field(description="Why the last attempt failed.")
 
 
-class JobReply(Reply):
+class JobSummary(Reply):
+    """A job in a list: without its result and its log, which may be long."""
+
     id: str
     object: Literal["job"] = "job"
     task: JobKind
@@ -83,15 +85,20 @@ class JobReply(Reply):
     status: JobStatus
     attempts: int = Field(description="How often it was begun.")
     progress: JobProgress
-    result: dict[str, Any] | None
     error: JobError | None = Field(description="Why it failed, or why it has to be tried again.")
     request_id: str | None = Field(description="Of the request that made it.")
     created_at: datetime
     due_at: datetime | None = Field(description="When it may begin, while it is queued.")
     started_at: datetime | None = Field(description="Its last attempt.")
     finished_at: datetime | None
-    log: list[JobLine] = Field(description="The last lines, the oldest first.")
     webhook: WebhookState | None
+
+
+class JobReply(JobSummary):
+    """A job with what came of it."""
+
+    result: dict[str, Any] | None
+    log: list[JobLine] = Field(description="The last lines, the oldest first.")
 
 
 class JobGone(JobReply):
@@ -100,7 +107,7 @@ class JobGone(JobReply):
 
 class JobList(Reply):
     object: Literal["list"] = "list"
-    data: list[JobReply]
+    data: list[JobSummary]
     has_more: bool
     next_after: str | None = Field(description="`after` of the next page; null after the last.")
 

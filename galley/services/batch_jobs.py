@@ -13,7 +13,8 @@ from galley.core.caller import Caller
 from galley.core.errors import BadRequestError, NotFoundError, PermissionDeniedError, RateLimitError
 from galley.db.batches import ENDED, add_batch, change_batch, find_batch, has_ended
 from galley.db.session import Sessions
-from galley.db.tables import Batch, File, utc_now
+from galley.db.tables import utc_now
+from galley.db.work_tables import Batch, File
 from galley.schemas.batches import BatchCreate
 from galley.services.batch_lines import LineError, check_lines, read_question
 from galley.services.batch_results import Result, Results, derived_id, forget
@@ -181,13 +182,13 @@ class BatchJobs:
         self, run: JobRun, batch: Batch, file: File, results: Results, work: LineRun
     ) -> None:
         """Have the lines answered, and look after it meanwhile."""
+        await self._look(run, batch, results, work)
         working = asyncio.create_task(work.work(self._lines(file)))
         try:
             while not working.done():
-                await self._look(run, batch, results, work)
                 await asyncio.wait({working}, timeout=LOOK_S)
+                await self._look(run, batch, results, work)
             await working
-            await self._look(run, batch, results, work)
         finally:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)

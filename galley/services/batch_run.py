@@ -10,7 +10,7 @@ import orjson
 
 from galley.core.caller import Caller
 from galley.core.errors import OverloadedError, RateLimitError
-from galley.db.tables import Batch
+from galley.db.work_tables import Batch
 from galley.services.batch_lines import Question, read_question
 from galley.services.batch_results import Result, Results, derived_id
 from galley.services.charge import Arrival

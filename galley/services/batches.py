@@ -9,7 +9,8 @@ from galley.db.batches import ENDED, change_batch, find_batch, list_batches
 from galley.db.jobs import ENDED as ENDED_JOBS
 from galley.db.jobs import find_job
 from galley.db.session import Sessions
-from galley.db.tables import Batch, Job, parse_id, utc_now
+from galley.db.tables import parse_id, utc_now
+from galley.db.work_tables import Batch, Job
 from galley.schemas.batches import (
     BatchCounts,
     BatchCreate,

@@ -9,7 +9,7 @@ import orjson
 
 from galley.core.caller import Caller
 from galley.core.errors import BadRequestError, OverloadedError, RateLimitError
-from galley.db.tables import File
+from galley.db.work_tables import File
 from galley.engines.base import Embedded
 from galley.schemas.embeddings import EmbeddingRequest
 from galley.schemas.jobs import EmbedParams
@@ -133,7 +133,9 @@ class _Work:
     async def _some(self, texts: Sequence[Text]) -> list[dict[str, Any]]:
         """Embed some lines; where one of them spoils it for all, each alone."""
         good = [text for text in texts if text.error is None]
-        lines = {text.number: _fault(text, "invalid_line", text.error) for text in texts}
+        lines = {
+            text.number: _fault(text, code="invalid_line", message=text.error) for text in texts
+        }
         if good:
             try:
                 lines |= await self._embed(good)
@@ -149,7 +151,7 @@ class _Work:
         try:
             return await self._embed([text])
         except BadRequestError as error:
-            return {text.number: _fault(text, error.code, error.message)}
+            return {text.number: _fault(text, code=error.code, message=error.message)}
 
     async def _embed(self, texts: Sequence[Text]) -> dict[int, dict[str, Any]]:
         params, first = self.params, texts[0].number
@@ -170,7 +172,7 @@ def _named(text: Text) -> dict[str, Any]:
     return {"line": text.number} | ({} if text.id is None else {"id": text.id})
 
 
-def _fault(text: Text, code: str | None, message: str | None) -> dict[str, Any]:
+def _fault(text: Text, *, code: str | None, message: str | None) -> dict[str, Any]:
     return _named(text) | {"error": {"code": code, "message": message}}
 
 

@@ -21,7 +21,8 @@ from galley.db.files import (
     put_file,
 )
 from galley.db.session import Sessions
-from galley.db.tables import File, new_id, parse_id, utc_now
+from galley.db.tables import new_id, parse_id, utc_now
+from galley.db.work_tables import File
 from galley.schemas.files import MONTH_S, DeletedFile, FileList, FileReply
 from galley.services.drafts import Draft
 from galley.services.lines import Line, Splitter

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,14 +13,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from galley.core.errors import BadRequestError, GalleyError, InternalError, RateLimitError
 from galley.db.job_leases import write_by_lease
 from galley.db.session import Sessions
-from galley.db.tables import Job, JobStatus, utc_now
+from galley.db.tables import utc_now
 from galley.db.webhooks import announce
+from galley.db.work_tables import Job, JobStatus
 from galley.services.accounts import Accounts
 from galley.services.job_bell import JobBell
 from galley.services.job_keeper import MOST_ATTEMPTS
 from galley.services.job_kinds import JobRun, JobStoppedError, Kind
 from galley.services.job_lines import Event, appended
 from galley.services.jobs import permit
+from galley.services.unbroken import unbroken
 
 logger = structlog.get_logger(__name__)
 
@@ -63,16 +65,19 @@ class Attempt:
         self._logger = logger.bind(job_id=job.id, request_id=job.request_id, task=job.kind)
 
     async def make(self) -> None:
-        """Do the work, and write down what came of it."""
+        """Do the work, and write down what came of it; who is stopped gives it back."""
+        is_stopped = False
         try:
             await self._make()
         except JobStoppedError:
             self._logger.info("job_stopped")
         except asyncio.CancelledError:
-            await self._give_back()
-            raise
+            # Not here: this error knows the work's statements, and they SQLite's lock.
+            is_stopped = True
         except (SQLAlchemyError, OSError) as error:  # its lease runs out, and it is done again
             self._logger.warning("job_not_written", error=str(error))
+        if is_stopped:
+            await self._give_back()
 
     async def _make(self) -> None:
         self._logger.info("job_started", attempt=self.job.attempts)
@@ -160,13 +165,16 @@ class Attempt:
         Raises:
             JobStoppedError: the lease is lost.
         """
-        sessions, job = self._desk.sessions, self.job
-        async with sessions.begin() as session:
-            if not await write_by_lease(session, self._lease, self._progress | values):
-                raise JobStoppedError
-            if "finished_at" in values:
-                await announce(session, job.id, now=values["finished_at"])
-        self._desk.bell.ring(job.id)
+        if not await unbroken(self._store(self._progress | values)):
+            raise JobStoppedError
+        self._desk.bell.ring(self.job.id)
+
+    async def _store(self, values: Mapping[str, Any]) -> bool:
+        async with self._desk.sessions.begin() as session:
+            stored = await write_by_lease(session, self._lease, values)
+            if stored and "finished_at" in values:
+                await announce(session, self.job.id, now=values["finished_at"])
+        return stored
 
     def _line(self, event: Event, said: str) -> list[dict[str, Any]]:
         self._log = appended(self._log, self._desk.clock(), event, plain(said))

@@ -5,10 +5,12 @@ from datetime import datetime
 
 import structlog
 
+from galley.core.errors import InternalError
 from galley.db.job_leases import count_by_status, expired_jobs
 from galley.db.session import Sessions
-from galley.db.tables import Job, utc_now
+from galley.db.tables import utc_now
 from galley.db.webhooks import announce
+from galley.db.work_tables import Job
 from galley.services.job_lines import appended
 
 log = structlog.get_logger(__name__)
@@ -61,7 +63,8 @@ def _give_back(job: Job, now: datetime) -> None:
         job.log = appended(job.log, now, "interrupted", lost)
     else:
         job.status, job.finished_at = "failed", now
-        job.error_code = "job_lost"
-        job.error_message = f"The server died {job.attempts} times while it did this job."
+        said = f"The server died {job.attempts} times while it did this job."
+        error = InternalError(said, code="job_lost")
+        job.error_code, job.error_message = error.code, error.message
         job.log = appended(job.log, now, "ended", lost)
     log.warning("job_interrupted", job_id=job.id, request_id=job.request_id, status=job.status)

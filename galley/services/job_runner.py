@@ -10,11 +10,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from galley.db.job_leases import claim_job, next_due, renew_leases
 from galley.db.session import Sessions
-from galley.db.tables import Job, new_id, utc_now
+from galley.db.tables import new_id, utc_now
+from galley.db.work_tables import Job
 from galley.services.job_attempt import Attempt, Desk
 from galley.services.job_keeper import MOST_ATTEMPTS, JobKeeper
 from galley.services.job_kinds import Kind
 from galley.services.job_lines import appended
+from galley.services.unbroken import unbroken
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +64,7 @@ class JobRunner:
         """Stop a job that was cancelled, if it runs here."""
         for attempt, task in self._held.values():
             if attempt.job.id == job_id:
-                task.cancel()
+                _stop(task)
 
     async def keep(self) -> None:
         """Do what is due, until cancelled."""
@@ -78,8 +80,8 @@ class JobRunner:
 
     async def work(self) -> None:
         """Do what is due, one by one, until nothing is; for workers."""
-        while not self._closed and (job := await self._claim()) is not None:
-            await asyncio.wait({self._begin(job)})
+        while not self._closed and (task := await unbroken(self._take())) is not None:
+            await asyncio.wait({task})
 
     async def beat(self) -> None:
         """Hold the jobs that run here, and take over those of the dead, until cancelled."""
@@ -98,13 +100,13 @@ class JobRunner:
         async with self._sessions.begin() as session:
             kept = await renew_leases(session, held, until=self._clock() + LEASE)
         for lease in held.keys() - kept:
-            held[lease][1].cancel()
+            _stop(held[lease][1])
 
     def close(self) -> None:
         """Begin nothing more, and stop what runs: it is done elsewhere, or after the next start."""
         self._closed = True
         for _, task in self._held.values():
-            task.cancel()
+            _stop(task)
 
     async def aclose(self) -> None:
         """The same, and wait until it has stopped."""
@@ -114,8 +116,14 @@ class JobRunner:
 
     async def _fill(self) -> None:
         """Begin as many jobs as there is room for."""
-        while len(self._held) < self._concurrency and (job := await self._claim()) is not None:
-            self._begin(job)
+        while len(self._held) < self._concurrency:
+            if await unbroken(self._take()) is None:
+                return
+
+    async def _take(self) -> "asyncio.Task[None] | None":
+        """Begin the job whose turn it is; None where nothing is due."""
+        job = await self._claim()
+        return None if job is None else self._begin(job)
 
     async def _claim(self) -> Job | None:
         now = self._clock()
@@ -144,4 +152,11 @@ class JobRunner:
             self._due.set()
 
         task.add_done_callback(ended)
+        if self._closed:
+            _stop(task)
         return task
+
+
+def _stop(task: "asyncio.Task[None]") -> None:
+    """Stop an attempt, which gives its job back; one that never began would not."""
+    asyncio.get_running_loop().call_soon(task.cancel)

@@ -30,9 +30,10 @@ from galley.db.jobs import (
     webhooks_of,
 )
 from galley.db.session import Sessions
-from galley.db.tables import Job, JobStatus, Webhook, new_id, utc_now
+from galley.db.tables import new_id, utc_now
 from galley.db.users import find_user
 from galley.db.webhooks import add_webhook
+from galley.db.work_tables import Job, JobStatus, Webhook
 from galley.schemas.base import Request
 from galley.schemas.jobs import (
     FINISHED,
@@ -45,7 +46,7 @@ from galley.schemas.jobs import (
 from galley.services.job_bell import JobBell
 from galley.services.job_kinds import Kind
 from galley.services.job_lines import line
-from galley.services.job_replies import told
+from galley.services.job_replies import told, told_in_short
 from galley.services.webhooks import WebhookGuard, check_secret, new_secret
 
 
@@ -211,7 +212,7 @@ class JobService:
                 user_id=caller.user_id, status=status, kind=kind, after=after, limit=limit,
             )  # fmt: skip
             hooks = await webhooks_of(session, [job.id for job in page.rows])
-        data = [told(job, hooks.get(job.id)) for job in page.rows]
+        data = [told_in_short(job, hooks.get(job.id)) for job in page.rows]
         return JobList(
             data=data,
             has_more=page.has_more,

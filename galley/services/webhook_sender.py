@@ -13,8 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from galley.core.errors import BadRequestError
 from galley.db.session import Sessions
-from galley.db.tables import Job, Webhook, utc_now
+from galley.db.tables import utc_now
 from galley.db.webhooks import claim_webhook, next_webhook, settle_webhook
+from galley.db.work_tables import Job, Webhook
 from galley.services.job_replies import told
 from galley.services.webhook_call import post
 from galley.services.webhooks import WebhookGuard, signed

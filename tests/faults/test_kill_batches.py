@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,17 @@ from galley.core.security import make_key
 from galley.db.tables import id_bytes
 from tests.faults.test_kill import galley_serve
 from tests.routers.batch_files import content, embedding_lines, ended, start
+from tests.serving import LiveServer, make_settings, serving
 
 MODEL = "all-minilm-l6-v2"
+MODELS = {MODEL: EMBEDDED_MODELS[MODEL].model_dump(mode="json", exclude_defaults=True)}
 ONE_MODEL = {
     "GALLEY_EMBEDDED_MODELS": "false",
-    "GALLEY_MODELS": orjson.dumps(
-        {MODEL: EMBEDDED_MODELS[MODEL].model_dump(mode="json", exclude_defaults=True)}
-    ).decode(),
+    "GALLEY_MODELS": orjson.dumps(MODELS).decode(),
 }
+
+
+LONG = ["a long text " * 20] * 2
 
 
 def server(data_dir: Path, models_dir: Path, key: str) -> Any:
@@ -80,7 +85,7 @@ def test_a_batch_survives_kills_with_every_line_answered_and_booked_once(
     made: dict[str, Any] = {}
     for least in kills:  # lines that are done when it comes
         with server(tmp_path, models_dir, key) as (url, pid), client_of(url, key) as client:
-            made = made or start(client, embedding_lines(count, input=["a long text " * 20] * 2))
+            made = made or start(client, embedding_lines(count, input=LONG))
             until_done(tmp_path, least)
             os.kill(pid, signal.SIGKILL)
             time.sleep(0.2)
@@ -90,3 +95,44 @@ def test_a_batch_survives_kills_with_every_line_answered_and_booked_once(
         batch = ended(client, made)
 
         check_whole(client, batch, tmp_path, count)
+
+
+def test_a_batch_goes_on_after_a_stop_and_no_line_has_failed_by_it(
+    models_dir: Path, tmp_path: Path
+) -> None:
+    settings = make_settings(tmp_path, models_dir, embedded_models=False, models=MODELS)
+    with serving(settings) as stopped:
+        stopped.until_ready()
+        made = start(stopped.client, embedding_lines(200, input=LONG))
+        until_done(tmp_path, 5)
+    rows = booked(tmp_path)
+
+    with serving(settings) as again:
+        batch = ended(again.client, made)
+
+        assert 5 <= len(rows) < 200
+        check_whole(again.client, batch, tmp_path, 200)
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(live_server: LiveServer) -> None:
+    files = live_server.settings.data_dir / "files"
+    before = set(files.glob("*"))
+    host, port = live_server.url.removeprefix("http://").split(":")
+    head = (
+        "POST /v1/files HTTP/1.1\r\nHost: galley\r\nContent-Length: 3000000\r\n"
+        f"Authorization: Bearer {live_server.key}\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+        '--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    )
+    with socket.create_connection((host, int(port))) as caller:
+        caller.sendall(head.encode() + b"a" * 2_000_000)
+        wait(lambda: {path.suffix for path in set(files.glob("*")) - before} == {".part"})
+
+    wait(lambda: set(files.glob("*")) == before)
+
+
+def wait(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)

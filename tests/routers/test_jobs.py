@@ -254,7 +254,7 @@ async def test_a_body_that_is_no_request_is_refused(ada: Person, body: bytes) ->
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "ä", "a\tb"])
 async def test_an_idempotency_key_that_is_none_is_refused(ada: Person, key: str) -> None:
-    headers = httpx2.Headers([("idempotency-key", key.encode())])
+    headers = httpx2.Headers([(b"idempotency-key", key.encode())])
 
     answer = await ada.client.post("/process", headers=headers)
 

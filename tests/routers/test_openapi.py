@@ -109,7 +109,8 @@ def test_every_refusal_is_described_in_the_dialect_of_its_route(
 def test_input_that_cannot_be_used_is_422_in_our_own_dialect_and_400_in_others(
     operations: list[Operation], live_server: LiveServer
 ) -> None:
-    for path, _, said in [operation for operation in operations if operation.method == "post"]:
+    posts = [operation for operation in operations if operation.method == "post"]
+    for path, _, said in [post for post in posts if not post.path.endswith("/cancel")]:  # no body
         answer = live_server.post(path, nonsense=True)
 
         assert str(answer.status_code) in said["responses"], path
@@ -120,7 +121,8 @@ def test_input_that_cannot_be_used_is_422_in_our_own_dialect_and_400_in_others(
 def test_every_body_has_an_example(operations: list[Operation]) -> None:
     for path, _, said in operations:
         if "requestBody" in said:
-            body = said["requestBody"]["content"]["application/json"]
+            content = said["requestBody"]["content"]
+            body = content.get("application/json") or content["multipart/form-data"]
 
             assert [example["value"] for example in body["examples"].values()], path
 

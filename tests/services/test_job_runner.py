@@ -11,7 +11,8 @@ from sqlalchemy import update
 
 from galley.core.errors import BadRequestError, EngineError, RateLimitError
 from galley.db.session import Database
-from galley.db.tables import ApiKey, Job, User, utc_now
+from galley.db.tables import ApiKey, User, utc_now
+from galley.db.work_tables import Job
 from galley.services.job_keeper import MOST_ATTEMPTS
 from galley.services.job_kinds import JobRun
 from galley.services.job_runner import LEASE
