@@ -122,6 +122,7 @@ def bare(settings: Settings) -> FastAPI:
             Dispatch(),
             PictureService(models, ThreadPoolExecutor(1)),
             AnswerCache(MemoryCache(0), lambda: None, ttl_s=1),
+            ThreadPoolExecutor(1),
         ),
     )
     app.add_middleware(RequestMiddleware)

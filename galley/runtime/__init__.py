@@ -137,7 +137,7 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
         cache = open_cache(settings, stack)
         vectors = VectorCache(cache, ttl_s=settings.cache_ttl)
         answers = AnswerCache(cache, models.comparer, ttl_s=settings.cache_ttl)
-        chat = ChatService(models, meter, dispatch, pictures, answers)
+        chat = ChatService(models, meter, dispatch, pictures, answers, heavy)
         _watch(metrics, models, chat, answers)
         yield Runtime(
             settings=settings,

@@ -24,6 +24,7 @@ from galley.schemas.receipts import (
     Detail,
     FeedbackReply,
     FeedbackRequest,
+    FilterReply,
     LimitConsulted,
     QueueReply,
     ReceiptReply,
@@ -57,6 +58,7 @@ def receipt_of(charge: Charge) -> bytes:
             "began_ms": _rounded(charge.began_ms),
         }
         | _waited(charge.ticket)
+        | _filtered(charge)
     )
 
 
@@ -65,6 +67,12 @@ def _waited(ticket: Ticket | None) -> dict[str, Any]:
         return {}
     behind = ticket.behind if ticket.granted else None
     return {"queue": (ticket.place, ticket.of, behind)}
+
+
+def _filtered(charge: Charge) -> dict[str, Any]:
+    if charge.filtered is None:
+        return {}
+    return {"filters": [(*key, count) for key, count in charge.filtered.items()]}
 
 
 class Receipts:
@@ -150,6 +158,7 @@ def _detail(row: ApiRequest, kept: dict[str, Any]) -> Detail:
         limits=list(map(_limit, kept["limits"])),
         attempts=[AttemptReply(**attempt) for attempt in kept["attempts"]],
         queue=_queue(kept["queue"]) if "queue" in kept else None,
+        filters=list(map(_filter, kept.get("filters", ()))),
         timings=Timings(
             admitted_ms=admitted,
             queued_ms=queued,
@@ -157,6 +166,10 @@ def _detail(row: ApiRequest, kept: dict[str, Any]) -> Detail:
             total_ms=_rounded(row.response_time_ms),
         ),
     )
+
+
+def _filter(kept: list[Any]) -> FilterReply:
+    return FilterReply(**dict(zip(("rule", "found", "action", "on", "count"), kept, strict=True)))
 
 
 def _queue(kept: list[Any]) -> QueueReply:
