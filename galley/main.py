@@ -28,6 +28,7 @@ from galley.routers import (
     invoices,
     keys,
     messages,
+    moderations,
     openapi,
     prices,
     requests,
@@ -49,6 +50,7 @@ ENDPOINTS = (
     *responses.ENDPOINTS,
     *embeddings.ENDPOINTS,
     *rerank.ENDPOINTS,
+    *moderations.ENDPOINTS,
     *classify.ENDPOINTS,
 )
 

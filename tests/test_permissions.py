@@ -71,6 +71,7 @@ FAMILIES = {
     "/v1/invoices": "usage",
     "/v1/keys": "keys",
     "/v1/messages": "chat",
+    "/v1/moderations": "chat",
     "/v1/requests": "usage",
     "/v1/rerank": "embeddings",
     "/v1/responses": "chat",

@@ -38,6 +38,8 @@ from galley.services.limits import LimitsReader
 from galley.services.logins import Logins
 from galley.services.metering import Meter
 from galley.services.models import Models
+from galley.services.moderation import MODEL as MODERATION
+from galley.services.moderation import ModerationService
 from galley.services.passwords import Passwords
 from galley.services.people import People
 from galley.services.pictures import PictureService
@@ -74,6 +76,7 @@ class Runtime:
     embeddings: EmbeddingService
     rerank: RerankService
     images: ImageService
+    moderation: ModerationService
     usage: UsageService
     receipts: Receipts
     experiments: Experiments
@@ -155,6 +158,7 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
             embeddings=EmbeddingService(models, meter, dispatch, vectors),
             rerank=RerankService(models, meter, dispatch),
             images=ImageService(models, meter),
+            moderation=ModerationService(meter, heavy),
             usage=UsageService(database.sessions, left),
             receipts=Receipts(database.sessions, days=settings.receipt_retention_days),
             experiments=Experiments(database.sessions, models),
@@ -187,7 +191,8 @@ async def _open_database(settings: Settings, instance_id: str, stack: AsyncExitS
 async def _open_pricing(settings: Settings, sessions: Sessions, stack: AsyncExitStack) -> Pricing:
     pricing = Pricing(sessions)
     # Models that run here are free until an admin says otherwise.
-    await pricing.seed_free(n for n, model in settings.catalogue.items() if not model.remote)
+    own = [name for name, model in settings.catalogue.items() if not model.remote]
+    await pricing.seed_free([*own, MODERATION])
     _run(pricing.keep_fresh(), stack)
     return pricing
 
