@@ -76,6 +76,7 @@ class Guard:
         rules = charge.caller.filters
         self._input = [rule for rule in rules if rule.on != "output"]
         self._output = [rule for rule in rules if rule.on != "input"]
+        self._changes = any(rule.action != "flag" for rule in self._output)
 
     async def read(self, request: TextRequest) -> TextRequest:
         """Return what the model may be told of a request.
@@ -101,7 +102,7 @@ class Guard:
                 async for pieces in answers:
                     yield pieces
             return
-        outlets = [_Outlet(self._lane) for _ in range(choices)]
+        outlets = [_Outlet(self._lane, bare=self._changes) for _ in range(choices)]
         async with aclosing(answers):
             async for pieces in answers:
                 if passed := _passed(outlets, pieces):
@@ -113,8 +114,7 @@ class Guard:
             yield rest
 
     def _check(self, request: TextRequest) -> None:
-        changes = any(rule.action != "flag" for rule in self._output)
-        if changes and request.logprobs is not None and request.logprobs is not False:
+        if self._changes and request.logprobs is not None and request.logprobs is not False:
             raise BadRequestError(
                 "What is answered to you goes through a filter, and the tokens of `logprobs`"
                 " would go around it. Leave them out.",
@@ -158,10 +158,15 @@ def guard_of(charge: Charge, heavy: Executor) -> Guard | None:
 
 
 class _Outlet:
-    """One answer on its way out: its reasoning, its text and its calls are texts of their own."""
+    """One answer on its way out: its reasoning, its text and its calls are texts of their own.
 
-    def __init__(self, make: Callable[[], Lane]) -> None:
+    Args:
+        bare: leave logprobs out, which some servers send unasked: they have the text in them.
+    """
+
+    def __init__(self, make: Callable[[], Lane], *, bare: bool) -> None:
         self.refused = False
+        self._bare = bare
         self._make = make
         self._lanes: dict[Hashable, Lane] = {}
         self._call: int | None = None  # the tool call whose arguments are being written
@@ -179,7 +184,12 @@ class _Outlet:
         if not (text or reasoning or passed or reason or delta.usage):
             return None
         return replace(
-            delta, text=text, reasoning=reasoning, tool_calls=passed, finish_reason=reason
+            delta,
+            text=text,
+            reasoning=reasoning,
+            tool_calls=passed,
+            logprobs=None if self._bare else delta.logprobs,
+            finish_reason=reason,
         )
 
     def _pieces(self, call: ToolCall) -> list[ToolCall]:

@@ -359,6 +359,35 @@ async def test_nothing_leads_around_a_filter(office: Office, ada: Person) -> Non
     assert {error["code"] for error in errors} == {"unsupported_parameter"}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_neither_thoughts_nor_logprobs_nobody_asked_for_let_it_out(
+    office: Office, ada: Person, upstream: Upstream, stream: bool
+) -> None:
+    await rule(office, MASK)
+
+    async def thinks_aloud(call: Call) -> None:
+        await call.begin()
+        logprobs = {"content": [{"token": KEY, "logprob": -0.1, "top_logprobs": []}]}
+        thoughts = [
+            {"index": 0, "delta": {"reasoning_content": part}} for part in (KEY[:9], KEY[9:])
+        ]
+        said = {"index": 0, "delta": {"content": f"{KEY}."}, "logprobs": logprobs}
+        ended = {"index": 0, "delta": {}, "finish_reason": "stop"}
+        pieces = [json.dumps({"choices": [choice]}) for choice in (*thoughts, said, ended)]
+        await call.events(*pieces, "[DONE]")
+
+    upstream.behaviour = thinks_aloud
+    asked = ROUTES["/v1/chat/completions"] | {"stream": stream}
+
+    answer = await ada.client.post("/v1/chat/completions", json=asked)
+
+    assert answer.status_code == 200
+    assert KEY not in answer.text
+    assert KEY[9:] not in answer.text
+    assert answer.text.count("[api_key]") == 2
+    assert text_of("/v1/chat/completions", answer) == "[api_key]."
+
+
 async def test_what_is_cached_goes_through_the_rules_of_whoever_gets_it(
     office: Office, ada: Person, upstream: Upstream
 ) -> None:
