@@ -124,6 +124,7 @@ def bare(settings: Settings) -> FastAPI:
             PictureService(models, ThreadPoolExecutor(1)),
             AnswerCache(MemoryCache(0), lambda: None, ttl_s=1),
             cast("GroundingService", None),  # nobody asks for documents here
+            ThreadPoolExecutor(1),
         ),
     )
     app.add_middleware(RequestMiddleware)

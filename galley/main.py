@@ -33,6 +33,7 @@ from galley.routers import (
     jobs,
     keys,
     messages,
+    moderations,
     openapi,
     prices,
     requests,
@@ -56,6 +57,7 @@ ENDPOINTS = (
     *responses.ENDPOINTS,
     *embeddings.ENDPOINTS,
     *rerank.ENDPOINTS,
+    *moderations.ENDPOINTS,
     *classify.ENDPOINTS,
     *retrieve.ENDPOINTS,
 )

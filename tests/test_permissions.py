@@ -80,6 +80,7 @@ FAMILIES = {
     "/v1/messages": "chat",
     "/v1/process": "jobs",
     "/process": "jobs",
+    "/v1/moderations": "chat",
     "/v1/requests": "usage",
     "/v1/rerank": "embeddings",
     "/v1/responses": "chat",

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from galley.cli.connection import KeyOption, ServerOption, connected
 from galley.cli.console import ExitCode, JsonOption, fail, make_table, out, print_json, warn
+from galley.cli.filters import FiltersOption, rule_shown, ruled
 from galley.cli.limits import LimitsOption, changed, shown
 from galley.client import Client
 
@@ -74,6 +75,7 @@ def set_tier(
         list[str] | None,
         typer.Option(metavar="MODEL:NAME=VALUE", help="The same limits, on one model."),
     ] = None,
+    filter_: FiltersOption = None,
     server: ServerOption = None,
     key: KeyOption = None,
     as_json: JsonOption = False,
@@ -93,6 +95,7 @@ def set_tier(
         if weight is not None:
             body["weight"] = weight
         body["limits"] = changed(known.get("limits", {}), limit or [])
+        body["filters"] = ruled(known.get("filters", []), filter_ or [])
         for model_name, text in limits_of:
             of_models = body.setdefault("model_limits", {})
             of_models[model_name] = changed(of_models.get(model_name, {}), [text])
@@ -148,6 +151,8 @@ def _show(tier: dict[str, Any]) -> None:
     table.add_row("models", escape(_models(tier)))
     table.add_row("weight", str(tier["weight"]))
     table.add_row("limits", shown(tier["limits"]) or "none")
+    for rule in tier["filters"]:
+        table.add_row("filter", escape(rule_shown(rule)))
     for model, limits in tier["model_limits"].items():
         table.add_row(escape(f"on {model}"), shown(limits) or "none")
     out.print(table)

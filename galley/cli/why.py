@@ -38,6 +38,7 @@ def why(
     if detail := found["detail"]:
         _show_limits(detail["limits"])
         _show_attempts(detail["attempts"])
+        _show_filters(detail["filters"])
     else:
         out.print()
         out.print(found["note"])
@@ -116,5 +117,15 @@ def _show_attempts(attempts: list[dict[str, Any]]) -> None:
     for row in attempts:
         cells = (row["replica"], row["breaker"], row["outcome"], f"{row['ms']:.1f}")
         table.add_row(escape(row["model"]), *map(str, cells))
+    out.print()
+    out.print(table)
+
+
+def _show_filters(filters: list[dict[str, Any]]) -> None:
+    if not filters:
+        return
+    table = make_table("filter", "found", "on", "done", "times")
+    for row in filters:
+        table.add_row(row["rule"], row["found"], row["on"], row["action"], str(row["count"]))
     out.print()
     out.print(table)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from galley.core.filters import FilterRule
 from galley.core.limits import Counter, Rule
 
 SCOPES = (
@@ -29,6 +30,7 @@ class Caller:
         rules: their limits on everything, and `model_rules` those on one model.
         own: what counts against a limit of their own, and not their tier's.
         weight: how much of a busy model is theirs, compared with others.
+        filters: what may not be said, by them or to them.
     """
 
     user_id: str
@@ -40,6 +42,7 @@ class Caller:
     model_rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict[str, tuple[Rule, ...]])
     own: frozenset[Counter] = frozenset()
     weight: int = 1
+    filters: tuple[FilterRule, ...] = ()
 
     def may_use(self, model: str) -> bool:
         """Tell whether `model` is among those that their tier has."""

@@ -19,7 +19,8 @@ _SUMS: Mapping[Metric, ColumnElement[int]] = {
     "texts": UsageHourly.units + 0,
     "cost": UsageHourly.cost + 0,
 }
-_TEXTS = ("embeddings", "rerank")  # their units are texts; everywhere else they are pictures
+_TEXTS = ("embeddings", "rerank", "moderations")
+"""Their units are texts; everywhere else they are pictures."""
 
 
 async def spent(session: AsyncSession, counter: Counter, since: datetime) -> int:

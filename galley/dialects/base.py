@@ -12,7 +12,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 _ANTHROPIC = "/v1/messages"
 _OPENAI = (
     "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/v1/rerank",
-    "/v1/responses", "/v1/files", "/v1/batches",
+    "/v1/responses", "/v1/moderations", "/v1/files", "/v1/batches",
 )  # fmt: skip
 
 

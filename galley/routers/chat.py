@@ -1,13 +1,17 @@
 """Text: chat completions, text completions and the simple chat."""
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import orjson
 
+from galley.core.errors import PermissionDeniedError
 from galley.dialects import native, openai
 from galley.routers.front_door import Call, Endpoint
 from galley.schemas.chat import ChatCompletion, ChatRequest, SimpleChatReply, SimpleChatRequest
 from galley.schemas.completions import Completion, CompletionRequest
+from galley.schemas.delta import Delta
 from galley.services.chat import gather
 
 
@@ -55,7 +59,8 @@ async def create_completion(call: Call) -> None:
 async def chat(call: Call) -> None:
     """Answer a conversation with one text."""
     request = (await call.parse(SimpleChatRequest)).as_chat(stream=False)
-    (answer,) = await gather(await call.runtime.chat.stream(call.charge, request), 1)
+    answer = await call.runtime.chat.stream(call.charge, request)
+    (answer,) = await gather(_unfiltered(answer), 1)
     await call.answer(orjson.dumps({"response": answer.text}))
 
 
@@ -63,7 +68,22 @@ async def stream_chat(call: Call) -> None:
     """Answer a conversation piece by piece: `data: {"delta": "..."}`, then `data: [DONE]`."""
     request = (await call.parse(SimpleChatRequest)).as_chat(stream=True)
     answer = await call.runtime.chat.stream(call.charge, request)
-    await call.stream(answer, lambda _: native.SimpleFrames())
+    await call.stream(_unfiltered(answer), lambda _: native.SimpleFrames())
+
+
+async def _unfiltered(answer: AsyncGenerator[list[Delta]]) -> AsyncGenerator[list[Delta]]:
+    """Insist that an answer is whole: here there is no other way to say that it is not.
+
+    Raises:
+        PermissionDeniedError: a content filter has ended it.
+    """
+    async with aclosing(answer):
+        async for pieces in answer:
+            yield pieces
+            if any(delta.finish_reason == "content_filter" for delta in pieces):
+                raise PermissionDeniedError(
+                    "A content filter has ended the answer.", code="content_filtered"
+                )
 
 
 def _grounding(call: Call) -> dict[str, Any]:

@@ -37,6 +37,7 @@ TAGS = {
     "responses": "Conversations in the shape of OpenAI's Responses, kept to go on from.",
     "completions": "Text that goes on from a prompt, in OpenAI's older shape.",
     "embeddings": "Texts as vectors, in OpenAI's shape.",
+    "moderations": "What texts are about that may not be welcome.",
     "rerank": "Documents in order of how relevant they are to a question.",
     "classify": "What is in a picture.",
     "documents": "Collections of documents.",

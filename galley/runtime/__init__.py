@@ -43,6 +43,8 @@ from galley.services.limits import LimitsReader
 from galley.services.logins import Logins
 from galley.services.metering import Meter
 from galley.services.models import Models
+from galley.services.moderation import MODEL as MODERATION
+from galley.services.moderation import ModerationService
 from galley.services.passwords import Passwords
 from galley.services.people import People
 from galley.services.pictures import PictureService
@@ -82,6 +84,7 @@ class Runtime:
     images: ImageService
     files: FileService
     documents: Documents
+    moderation: ModerationService
     usage: UsageService
     receipts: Receipts
     experiments: Experiments
@@ -148,7 +151,7 @@ async def open_runtime(
             lambda caller, document_ids: index_later(runtime.jobs, caller, document_ids),
         )  # fmt: skip
         grounding = GroundingService(documents.retrieval)
-        chat = ChatService(models, meter, dispatch, pictures, answers, grounding)
+        chat = ChatService(models, meter, dispatch, pictures, answers, grounding, heavy)
         if settings.embedded_documents:
             _run(documents.documentation.index(), stack)
         _watch(metrics, models, chat, answers)
@@ -175,6 +178,7 @@ async def open_runtime(
             images=ImageService(models, meter),
             files=work.files,
             documents=documents,
+            moderation=ModerationService(meter, heavy),
             usage=UsageService(database.sessions, left),
             receipts=Receipts(database.sessions, days=settings.receipt_retention_days),
             experiments=Experiments(database.sessions, models),
@@ -220,7 +224,8 @@ def _open_meter(
 async def _open_pricing(settings: Settings, sessions: Sessions, stack: AsyncExitStack) -> Pricing:
     pricing = Pricing(sessions)
     # Models that run here are free until an admin says otherwise.
-    await pricing.seed_free(n for n, model in settings.catalogue.items() if not model.remote)
+    own = [name for name, model in settings.catalogue.items() if not model.remote]
+    await pricing.seed_free([*own, MODERATION])
     _run(pricing.keep_fresh(), stack)
     return pricing
 

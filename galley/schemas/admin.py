@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from galley.core.filters import MAX_RULES, FilterRule, unique
 from galley.core.limits import MOST, Limits
 from galley.schemas.auth import PASSWORD_WORDS
 from galley.schemas.base import Reply, Request, said_as
@@ -119,6 +120,11 @@ class TierUpdate(Request):
         description="The share of each user in a model that others wait for, compared with theirs;"
         " null is 16 for enterprise, 4 for premium and 1 for others.",
     )
+    filters: Annotated[list[FilterRule], AfterValidator(unique)] = Field(
+        default=[],
+        max_length=MAX_RULES,
+        description="What may not be said by its users, or to them; in this order.",
+    )
 
 
 class TierReply(Reply):
@@ -129,6 +135,7 @@ class TierReply(Reply):
     limits: dict[str, int | None]
     model_limits: dict[str, dict[str, int | None]]
     weight: int
+    filters: list[FilterRule]
 
 
 class TierList(Reply):

@@ -59,6 +59,16 @@ class QueueReply(Reply):
     )
 
 
+class FilterReply(Reply):
+    """What a filter rule of the tier found; what it was is kept nowhere."""
+
+    rule: str
+    found: str = Field(description="Its kind, or the rule's name for a pattern of its own.")
+    action: str = Field(description="refuse, mask or flag.")
+    on: str = Field(description="input or output.")
+    count: int
+
+
 class Detail(Reply):
     """How a request came to what is said of it."""
 
@@ -67,6 +77,7 @@ class Detail(Reply):
     queue: QueueReply | None = Field(
         default=None, description="Null where there was a slot at once."
     )
+    filters: list[FilterReply] = Field(default=[], description="What its tier's rules found.")
     timings: Timings
     retrieval: RetrievalReceipt | None = Field(
         default=None, description="What documents had to say, where they were asked."

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from galley.core.caller import ADMIN_SCOPES, NO_KEY, Caller
 from galley.core.errors import AuthenticationError
+from galley.core.filters import FilterRule
 from galley.core.limits import Counter, Limits, Rule
 from galley.core.security import hash_key, is_well_formed, make_key
 from galley.core.settings import SettingsError
@@ -202,6 +203,7 @@ def caller_of(user: User, tier: Tier, key: ApiKey | None = None) -> Caller:
         },
         own=frozenset(rule.counter for rule in own),
         weight=tier.weight,
+        filters=tuple(map(FilterRule.model_validate, tier.filters)),
     )
 
 

@@ -50,7 +50,8 @@ class Charge:
     __slots__ = (
         "_pieces", "_usage",
         "admitted_ms", "arrival", "attempts", "background", "began_ms", "cache_control", "caller",
-        "consulted", "grounding", "headers", "held", "ignored", "image_input", "most", "per_prompt",
+        "consulted", "filtered", "grounding", "headers", "held", "ignored", "image_input", "most",
+        "per_prompt",
         "price", "prices", "record", "settled", "ticket",
     )  # fmt: skip
 
@@ -69,6 +70,7 @@ class Charge:
         self.price: Price | None = None
         self.prices: Mapping[str, Price] = {}  # of every model that may answer
         self.most: Mapping[Metric, int] = {}  # what it may take
+        self.filtered: dict[tuple[str, str, str, str], int] | None = None  # how often which rule
         self.held: list[Held] = []
         self.attempts: list[Attempt] = []
         self.consulted: list[tuple[Sequence[Demand], Verdict]] = []
@@ -91,6 +93,12 @@ class Charge:
         """Note that a model begins: the wait for its slot is over."""
         if self.began_ms is None:
             self.began_ms = self.arrival.elapsed_ms()
+
+    def note_filtered(self, rule: str, found: str, action: str, side: str, count: int) -> None:
+        """Note what a filter rule has found."""
+        key = (rule, found, action, side)
+        self.filtered = self.filtered or {}
+        self.filtered[key] = self.filtered.get(key, 0) + count
 
     def add(self, pieces: Iterable[Delta]) -> None:
         """Count pieces of answers."""

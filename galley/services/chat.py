@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from galley.schemas.delta import Answer, Delta, ToolCall
 from galley.services.caching import AnswerCache, Lookup
 from galley.services.charge import Charge
 from galley.services.dispatch import Dispatch, Turn
+from galley.services.filtering import guard_of
 from galley.services.grounding import GroundingService
 from galley.services.metering import Meter
 from galley.services.models import Loaded, Models, Replica
@@ -32,7 +34,11 @@ _NO_ROUTE = CacheSettings()
 
 
 class ChatService:
-    """The one way from a conversation or a prompt to its answers."""
+    """The one way from a conversation or a prompt to its answers.
+
+    Args:
+        heavy: where long texts are filtered.
+    """
 
     def __init__(
         self,
@@ -42,10 +48,12 @@ class ChatService:
         pictures: PictureService,
         cache: AnswerCache,
         grounding: GroundingService,
+        heavy: Executor,
     ) -> None:
         self._grounding = grounding
         self._models = models
         self._cache = cache
+        self._heavy = heavy
         self._pictures = pictures
         self._meter = meter
         self._dispatch = dispatch
@@ -73,12 +81,16 @@ class ChatService:
         charge.per_prompt = request.n or 1
         if isinstance(request, ChatRequest) and request.galley is not None:
             request = await self._grounding.ground(charge, request, models[0])
+        guard = guard_of(charge, self._heavy)
+        if guard is not None:
+            request = await guard.read(request)
         lookup = self._look(charge, models[0], request)
         if lookup is not None and (hit := await lookup.find()) is not None:
             charge.record.cache = hit.kind
             await self._meter.admit(charge, models[0].name)
             charge.add(hit.deltas)
-            return _replayed(hit.deltas)
+            answers = _replayed(hit.deltas)
+            return answers if guard is None else guard.write(answers, request.choices)
         pictures = self._pictures.of(request)
         await pictures.measure()
         targets, prompt_tokens = await _able(models, pictures)
@@ -90,7 +102,8 @@ class ChatService:
             images=pictures.most_described(targets),
         )
         answers = self._asked(charge, targets, pictures)
-        return answers if lookup is None else _kept(answers, lookup, charge)
+        answers = answers if lookup is None else _kept(answers, lookup, charge)
+        return answers if guard is None else guard.write(answers, request.choices)
 
     async def _asked(
         self, charge: Charge, targets: Sequence[Loaded[ChatEngine]], pictures: Pictures

@@ -24,6 +24,7 @@ from galley.schemas.receipts import (
     Detail,
     FeedbackReply,
     FeedbackRequest,
+    FilterReply,
     LimitConsulted,
     QueueReply,
     ReceiptReply,
@@ -58,6 +59,8 @@ def receipt_of(charge: Charge) -> bytes:
         told["queue"] = (ticket.place, ticket.of, ticket.behind if ticket.granted else None)
     if charge.grounding is not None:
         told["retrieval"] = charge.grounding.retrieval.json_object()
+    if charge.filtered is not None:
+        told["filters"] = [(*key, count) for key, count in charge.filtered.items()]
     return orjson.dumps(told)
 
 
@@ -144,6 +147,7 @@ def _detail(row: ApiRequest, kept: dict[str, Any]) -> Detail:
         limits=list(map(_limit, kept["limits"])),
         attempts=[AttemptReply(**attempt) for attempt in kept["attempts"]],
         queue=_queue(kept["queue"]) if "queue" in kept else None,
+        filters=list(map(_filter, kept.get("filters", ()))),
         timings=Timings(
             admitted_ms=admitted,
             queued_ms=queued,
@@ -152,6 +156,10 @@ def _detail(row: ApiRequest, kept: dict[str, Any]) -> Detail:
         ),
         retrieval=kept.get("retrieval"),
     )
+
+
+def _filter(kept: list[Any]) -> FilterReply:
+    return FilterReply(**dict(zip(("rule", "found", "action", "on", "count"), kept, strict=True)))
 
 
 def _queue(kept: list[Any]) -> QueueReply:

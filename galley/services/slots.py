@@ -195,7 +195,7 @@ class Ticket:
         return None if self.turn.done() else self._stands()
 
     def _stands(self) -> tuple[int, int]:
-        place = 1 + self.line.ahead(self.flow, self, self.queue.usual_s)
+        place = 1 + self.line.ahead(self.flow, self, max(1e-6, self.queue.usual_s))
         front = self.queue.front.waiting
         return (
             (place, front)

@@ -4,6 +4,7 @@ from sqlalchemy.exc import IntegrityError
 
 from galley.core.caller import Caller
 from galley.core.errors import ConflictError, NotFoundError
+from galley.core.filters import FilterRule
 from galley.db.session import Sessions
 from galley.db.tables import Tier
 from galley.db.tiers import find_tier, is_used, list_tiers
@@ -94,6 +95,7 @@ def _fill(tier: Tier, request: TierUpdate) -> Tier:
         for model, limits in request.model_limits.items()
     }
     tier.weight = request.weight or WEIGHTS.get(tier.name, 1)
+    tier.filters = [rule.model_dump(mode="json", exclude_none=True) for rule in request.filters]
     return tier
 
 
@@ -101,4 +103,5 @@ def _reply(tier: Tier) -> TierReply:
     return TierReply(
         name=tier.name, scopes=tier.scopes, models=tier.models,
         limits=tier.limits, model_limits=tier.model_limits, weight=tier.weight,
+        filters=list(map(FilterRule.model_validate, tier.filters)),
     )  # fmt: skip

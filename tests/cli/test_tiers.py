@@ -72,3 +72,38 @@ def test_a_limit_on_a_model_names_both(admins: Galley) -> None:
 
     assert refused.exit_code == 2
     assert "MODEL:NAME=VALUE" in refused.stderr
+
+
+def test_filter_rules_are_set_and_taken_away_by_their_names(admins: Galley) -> None:
+    first = ("--filter", "keys=refuse:both:secrets", "--filter", "mail=mask:output:email,phone")
+    made = read(admins("tiers", "set", "guarded", *first, "--json"))
+    more = ("--filter", "falcon=flag:input:/project: falcon/", "--filter", "keys=unset")
+    changed = read(admins("tiers", "set", "guarded", *more, "--json"))
+    kept = read(admins("tiers", "set", "guarded", "--weight", "2", "--json"))
+    shown = " ".join(admins("tiers", "show", "guarded").stdout.split())
+
+    mail = {"name": "mail", "detect": ["email", "phone"], "action": "mask", "on": "output"}
+    falcon = {"name": "falcon", "pattern": "project: falcon", "action": "flag", "on": "input"}
+    assert [rule["name"] for rule in made["filters"]] == ["keys", "mail"]
+    assert [{k: v for k, v in rule.items() if v} for rule in changed["filters"]] == [mail, falcon]
+    assert kept["filters"] == changed["filters"]
+    assert "filter mail=mask:output:email,phone" in shown
+    assert "filter falcon=flag:input:/project: falcon/" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("keys=hide:both:secrets", "action: "),
+        ("keys=mask:both:passwords", "detect.0"),
+        ("keys=mask:both:/a+/", "In place of * and +"),
+        ("keys", "NAME=ACTION:ON:WHAT"),
+    ],
+)
+def test_a_filter_rule_that_makes_no_sense_is_refused_at_once(
+    admins: Galley, text: str, said: str
+) -> None:
+    refused = admins("tiers", "set", "free", "--filter", text)
+
+    assert refused.exit_code == 2
+    assert said in " ".join(refused.stderr.split())

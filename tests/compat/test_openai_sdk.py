@@ -161,6 +161,16 @@ def test_embeddings_come_as_unit_vectors(sdk: openai.OpenAI) -> None:
     assert near > far + 0.3
 
 
+def test_moderation_says_what_a_text_is_about(sdk: openai.OpenAI) -> None:
+    answer = sdk.moderations.create(input=["Have a nice day.", "I'm going to kill you"])
+
+    fine, threat = answer.results
+    assert (fine.flagged, threat.flagged) == (False, True)
+    assert threat.categories.harassment_threatening
+    assert threat.category_scores.violence > 0.5
+    assert threat.category_applied_input_types.hate == ["text"]
+
+
 def test_models_are_listed_and_found_by_name(sdk: openai.OpenAI) -> None:
     listed = [model.id for model in sdk.models.list()]
 
