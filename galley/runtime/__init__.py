@@ -143,8 +143,6 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
         documents = await open_documents(settings, models, meter, dispatch, stack)
         grounding = GroundingService(documents.retrieval)
         chat = ChatService(models, meter, dispatch, pictures, answers, grounding)
-        if settings.embedded_documents:
-            _run(documents.documentation.index(), stack)
         _watch(metrics, models, chat, answers)
         yield Runtime(
             settings=settings,

@@ -43,6 +43,8 @@ async def open_documents(
 ) -> Documents:
     """Open the store; what a crash left of uploads is deleted.
 
+    Galley's own documentation is indexed in the background.
+
     Args:
         submit: makes jobs of the kind `index_documents`.
     """
@@ -54,6 +56,8 @@ async def open_documents(
     indexer = Indexer(models, meter, dispatch)
     documentation = Documentation(passages, models, documentation_folder())
     documentation.is_indexing = settings.embedded_documents
+    if settings.embedded_documents:
+        stack.push_async_callback(_stop, asyncio.create_task(documentation.index()))
     return Documents(
         DocumentService(passages, models, meter, indexer, Extractor(incoming), submit),
         RetrievalService(passages, models, meter, lambda: documentation.is_indexing),
@@ -61,6 +65,11 @@ async def open_documents(
         documentation,
         incoming,
     )
+
+
+async def _stop(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _empty(folder: Path) -> None:
