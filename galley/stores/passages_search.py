@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galley.stores.passages import EVERYONE, Floats, Found, Only
+from galley.stores.passages_graph import Graphs
 from galley.stores.passages_rows import chosen
 from galley.stores.passages_schema import NUMBER_BITS, reading
 from galley.stores.passages_vectors import Integers, Vectors, View
@@ -18,6 +19,8 @@ from galley.stores.passages_words import asked, score
 CANDIDATES = 100
 """How many each ranking brings to the fusion."""
 
+_OVERFETCH = 2  # of an index, for what is not shown any more
+_MOST_OTHERS = 20_000  # passages that are not in an index
 _K = 60
 _ATTEMPTS = 100
 
@@ -52,13 +55,15 @@ class _Candidate:
         return sum((_K + 1) / (_K + rank) for rank in ranks if rank is not None) / len(ranks)
 
 
-def search(connection: sqlite3.Connection, loaded: Vectors, question: Question) -> list[Found]:
+def search(
+    connection: sqlite3.Connection, loaded: Vectors, graphs: Graphs, question: Question
+) -> list[Found]:
     """Answer `question` from what the file holds at this moment."""
     for _ in range(_ATTEMPTS):
         with reading(connection):
             views = _views(connection, loaded, question)
             if views is not None:
-                return _search(connection, views, question)
+                return _search(connection, graphs, views, question)
     raise RuntimeError("the collection changes faster than it can be read")
 
 
@@ -94,21 +99,42 @@ def _views(
 
 
 def _search(
-    connection: sqlite3.Connection, places: Sequence[_Place], question: Question
+    connection: sqlite3.Connection, graphs: Graphs, places: Sequence[_Place], question: Question
 ) -> list[Found]:
     words = asked(question.text)
     dense, bm25, cosines = list[_Scored](), list[_Scored](), dict[int, float]()
     for place in places:
         view, vector = place.view, question.vectors.get(place.model)
         points = score(connection, place.number, view, words)
-        with_words = _best(np.where(place.within, points, 0), above=0)
-        bm25 += _scored(view, with_words, points)
+        with_words = np.sort(_best(np.where(place.within, points, 0), above=0))
+        bm25 += _scored(view, with_words, points[with_words])
         if vector is not None:
-            everywhere = view.cosines(vector, place.within)
-            dense += _scored(view, _best(everywhere, above=-np.inf), everywhere)
-            cosines |= {id_: cosine for cosine, id_ in _scored(view, with_words, everywhere)}
+            dense += _scored(view, *_nearest(graphs, place, vector))
+            cosines |= {
+                id_: cosine
+                for cosine, id_ in _scored(view, with_words, view.cosines_at(vector, with_words))
+            }
     best = _fuse(dense, bm25, cosines)[: question.limit]
     return _told(connection, question.owner, best)
+
+
+def _nearest(graphs: Graphs, place: _Place, vector: Floats) -> tuple[Integers, Floats]:
+    """Return the nearest places and their cosines."""
+    view = place.view
+    # Few of what the index finds may be among those that are wanted: then all of these are
+    # looked at.
+    graph = graphs.of(place.number, view) if place.within is view.alive else None
+    if graph is not None:
+        others = graph.uncovered(view)
+        near = view.places(graph.nearest(vector, _OVERFETCH * CANDIDATES))
+        if len(near) >= CANDIDATES and len(others) <= _MOST_OTHERS:
+            near = np.sort(np.concatenate([near, others]))
+            cosines = view.cosines_at(vector, near)
+            best = _best(cosines, above=-np.inf)
+            return near[best], cosines[best]
+    cosines = view.cosines(vector, place.within)
+    best = _best(cosines, above=-np.inf)
+    return best, cosines[best]
 
 
 def _best(scores: Floats, *, above: float) -> Integers:
@@ -120,7 +146,7 @@ def _best(scores: Floats, *, above: float) -> Integers:
 
 
 def _scored(view: View, places: Integers, scores: Floats) -> list[_Scored]:
-    return list(zip(scores[places].tolist(), view.ids(places), strict=True))
+    return list(zip(scores.tolist(), view.ids(places), strict=True))
 
 
 def _fuse(

@@ -33,11 +33,14 @@ from galley.stores.passages import (
     Slice,
     Status,
 )
+from galley.stores.passages_graph import Graphs
+from galley.stores.passages_rows import collection_numbers
 from galley.stores.passages_schema import AT_ONCE, NUMBER_BITS, connect, prepare, transaction
 from galley.stores.passages_search import Question, search
 from galley.stores.passages_tidy import give_up, tidy
 from galley.stores.passages_vectors import Vectors
 
+GRAPH_FROM = 100_000
 MAX_PASSAGES = 1 << NUMBER_BITS
 _READERS = 3
 
@@ -47,12 +50,18 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def open_passages(
-    path: Path, *, memory_bytes: int, clock: Callable[[], datetime] = utc_now
+    path: Path,
+    *,
+    memory_bytes: int,
+    graph_from: int = GRAPH_FROM,
+    clock: Callable[[], datetime] = utc_now,
 ) -> AsyncGenerator["SqlitePassages"]:
     """Open the file `path`; what a crash left unfinished in it is cleared away.
 
     Args:
         memory_bytes: for vectors that are kept in memory.
+        graph_from: passages that a collection has when its vectors are indexed; the nearest of
+            fewer are found by looking at all.
     Raises:
         SettingsError: it cannot be opened, or was made by a newer Galley.
     """
@@ -64,7 +73,9 @@ async def open_passages(
         readers = [
             stack.enter_context(closing(connect(path, reading=True))) for _ in range(_READERS)
         ]
-        passages = SqlitePassages(writer, readers, Vectors(memory_bytes), clock)
+        graphs = Graphs(path.with_suffix(".graphs"), graph_from)
+        graphs.keep(collection_numbers(writer))
+        passages = SqlitePassages(writer, readers, Vectors(memory_bytes), graphs, clock)
         try:
             yield passages
         finally:
@@ -79,9 +90,11 @@ class SqlitePassages:
         writer: sqlite3.Connection,
         readers: Sequence[sqlite3.Connection],
         vectors: Vectors,
+        graphs: Graphs,
         clock: Callable[[], datetime],
     ) -> None:
         self.vectors = vectors
+        self.graphs = graphs
         self._clock = clock
         self._writer = writer
         self._writing = ThreadPoolExecutor(1, "galley-passages-writer")
@@ -99,6 +112,7 @@ class SqlitePassages:
         await asyncio.gather(self._tidying, return_exceptions=True)
         await asyncio.to_thread(self._writing.shutdown)
         await asyncio.to_thread(self._reading.shutdown)
+        await asyncio.to_thread(self.graphs.close)
 
     async def create_collection(self, owner: str, new: NewCollection) -> Collection:
         await self._commit(writing.add_collection, owner, new, self._now())
@@ -116,7 +130,10 @@ class SqlitePassages:
 
     async def delete_collection(self, owner: str, collection_id: str) -> bool:
         numbers = await self._commit(writing.drop_collection, owner, collection_id)
-        self.vectors.forget(numbers)
+        if numbers:
+            self.vectors.forget(numbers)
+            left = await self._read(collection_numbers)
+            await asyncio.to_thread(self.graphs.keep, left)
         self._untidy.set()
         return bool(numbers)
 
@@ -189,7 +206,7 @@ class SqlitePassages:
         only: Only | None = None,
     ) -> list[Found]:
         question = Question(owner, collection_ids, text, vectors, limit, only)
-        return await self._read(search, self.vectors, question)
+        return await self._read(search, self.vectors, self.graphs, question)
 
     async def tidied(self) -> None:
         """Wait until what was deleted is cleared away."""
