@@ -137,9 +137,9 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
             instance_id=instance_id, longest_s=settings.request_timeout,
         )  # fmt: skip
         dispatch, pictures = Dispatch(), _open_pictures(models, stack)
-        cache = open_cache(settings, stack)
-        vectors = VectorCache(cache, ttl_s=settings.cache_ttl)
-        answers = AnswerCache(cache, models.comparer, ttl_s=settings.cache_ttl)
+        cache, ttl_s = open_cache(settings, stack), settings.cache_ttl
+        vectors = VectorCache(cache, ttl_s=ttl_s)
+        answers = AnswerCache(cache, models.comparer, ttl_s=ttl_s)
         documents = await open_documents(settings, models, meter, dispatch, stack)
         grounding = GroundingService(documents.retrieval)
         chat = ChatService(models, meter, dispatch, pictures, answers, grounding)

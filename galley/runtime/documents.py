@@ -16,7 +16,7 @@ from galley.services.indexing import Indexer
 from galley.services.metering import Meter
 from galley.services.models import Models
 from galley.services.retrieval import RetrievalService
-from galley.stores.passages_sqlite import open_passages
+from galley.stores.passages_sqlite import SqlitePassages, open_passages
 
 VECTOR_BYTES = 1_000_000_000
 """Vectors that are kept in memory; of what was searched the longest ago, they are read anew."""
@@ -26,6 +26,7 @@ VECTOR_BYTES = 1_000_000_000
 class Documents:
     """All that has to do with documents. `incoming` is for files that are being read."""
 
+    passages: SqlitePassages
     service: DocumentService
     retrieval: RetrievalService
     job: IndexJob
@@ -59,6 +60,7 @@ async def open_documents(
     if settings.embedded_documents:
         stack.push_async_callback(_stop, asyncio.create_task(documentation.index()))
     return Documents(
+        passages,
         DocumentService(passages, models, meter, indexer, Extractor(incoming), submit),
         RetrievalService(passages, models, meter, lambda: documentation.is_indexing),
         IndexJob(passages, indexer, meter),

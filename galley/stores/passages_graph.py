@@ -15,16 +15,19 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import orjson
 import structlog
-from usearch import __version__ as usearch_version
-from usearch.index import Index
 
 from galley.stores.passages import Floats
 from galley.stores.passages_vectors import Integers, View
+
+if TYPE_CHECKING:
+    from usearch.index import Index
 
 _CONNECTIVITY, _EXPANSION_ADD = 12, 96
 _EXPANSION_SEARCH = 384
@@ -38,7 +41,7 @@ _log = structlog.get_logger(__name__)
 class Graph:
     """An index that does not change any more, and the versions whose passages are in it."""
 
-    index: Index
+    index: "Index"
     versions: Integers
 
     def nearest(self, vector: Floats, count: int) -> Integers:
@@ -125,7 +128,7 @@ class Graphs:
     def _made(self, collection: int, view: View, before: Graph | None) -> Graph | None:
         """Make an index of what `view` shows, from the one before where most of that is shown."""
         dimensions = view.blocks[0].shape[1]
-        index = Index(
+        index = _usearch()(
             ndim=dimensions, metric="cos", dtype="i8", connectivity=_CONNECTIVITY,
             expansion_add=_EXPANSION_ADD,
         )  # fmt: skip
@@ -145,7 +148,7 @@ class Graphs:
         versions = np.union1d(known, view.versions[view.shown_versions])
         return self._kept(collection, index, versions)
 
-    def _kept(self, collection: int, index: Index, versions: Integers) -> Graph | None:
+    def _kept(self, collection: int, index: "Index", versions: Integers) -> Graph | None:
         """Write an index to its file, and open that."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         path = self._folder / f"{collection}-{os.urandom(4).hex()}.usearch"
@@ -153,7 +156,7 @@ class Graphs:
         data = index.save(None) or b""
         _write(path, data)
         about = {
-            "usearch": usearch_version,
+            "usearch": version("usearch"),
             "sum": hashlib.blake2b(data).hexdigest(),
             "versions": versions.tolist(),
         }
@@ -168,11 +171,11 @@ class Graphs:
         if path is None:
             return None
         about = orjson.loads(self._described(path).read_bytes())
-        if about["usearch"] != usearch_version:
+        if about["usearch"] != version("usearch"):
             return None
         if hashlib.blake2b(path.read_bytes()).hexdigest() != about["sum"]:
             return None
-        index = Index.restore(path, view=True)
+        index = _usearch().restore(path, view=True)
         if index is None:
             return None
         index.expansion_search = _EXPANSION_SEARCH
@@ -189,6 +192,17 @@ class Graphs:
 
     def _described(self, path: Path) -> Path:
         return path.with_suffix(".json")
+
+
+def _usearch() -> "type[Index]":
+    """Import usearch after ONNX Runtime: the other way round, loading ONNX Runtime crashes.
+
+    Seen with usearch 2.26 and onnxruntime 1.31 on Linux.
+    """
+    import onnxruntime  # noqa: F401 - it has to be first  # pyright: ignore[reportUnusedImport]
+    from usearch.index import Index
+
+    return Index
 
 
 def _passages(view: View, versions: Integers) -> int:

@@ -36,10 +36,14 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "upload"
 
 
+def write(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+
+
 async def refused(
     extractor: Extractor, file: Path, content: bytes, **hints: str
 ) -> BadRequestError:
-    file.write_bytes(content)  # noqa: ASYNC240 - nothing else runs
+    write(file, content)
     with pytest.raises(BadRequestError) as caught:
         await extractor.extract(file, **hints)
     return caught.value
@@ -49,7 +53,7 @@ async def test_a_pdf_is_read_with_paragraphs_joined_and_headings_marked(
     extractor: Extractor, file: Path
 ) -> None:
     sentence = "The moon pulls the sea towards itself on the near side of the earth. "
-    file.write_bytes(make_pdf(f"# Tides\n\n## The moon\n\n{sentence * 6}\n\n{sentence * 3}"))
+    write(file, make_pdf(f"# Tides\n\n## The moon\n\n{sentence * 6}\n\n{sentence * 3}"))
 
     found = await extractor.extract(file, name="report.txt")
 
@@ -62,7 +66,7 @@ async def test_a_pdf_is_read_with_paragraphs_joined_and_headings_marked(
 async def test_a_docx_is_read_with_its_headings_and_tables(
     extractor: Extractor, file: Path
 ) -> None:
-    file.write_bytes(make_docx("# Travel\n\n## Hotels\n\nUp to 130 euros a night."))
+    write(file, make_docx("# Travel\n\n## Hotels\n\nUp to 130 euros a night."))
 
     found = await extractor.extract(file)
 
@@ -85,7 +89,7 @@ async def test_rows_of_a_table_become_lines(extractor: Extractor, file: Path) ->
 
 
 async def test_of_a_page_only_what_is_shown_is_read(extractor: Extractor, file: Path) -> None:
-    file.write_bytes(PAGE)
+    write(file, PAGE)
 
     found = await extractor.extract(file)
 
@@ -112,7 +116,7 @@ def test_what_is_broken_off_within_a_script_shows_none_of_it() -> None:
 async def test_text_is_told_by_its_name_where_the_content_leaves_it_open(
     extractor: Extractor, file: Path, name: str, media_type: str | None, kind: str
 ) -> None:
-    file.write_bytes(b"# Notes\n\nNothing yet.")
+    write(file, b"# Notes\n\nNothing yet.")
 
     found = await extractor.extract(file, name=name, media_type=media_type)
 
@@ -132,7 +136,7 @@ async def test_text_is_told_by_its_name_where_the_content_leaves_it_open(
 async def test_text_is_read_in_the_encoding_that_it_has(
     extractor: Extractor, file: Path, raw: bytes
 ) -> None:
-    file.write_bytes(raw)
+    write(file, raw)
 
     found = await extractor.extract(file)
 
@@ -143,7 +147,7 @@ async def test_a_page_is_read_in_the_encoding_that_it_names(
     extractor: Extractor, file: Path
 ) -> None:
     page = '<html><meta charset="koi8-r"><p>\u043c\u043e\u0440\u0435</p>'
-    file.write_bytes(page.encode("koi8-r"))
+    write(file, page.encode("koi8-r"))
 
     assert (await extractor.extract(file)).text == "\u043c\u043e\u0440\u0435"
 
@@ -151,7 +155,7 @@ async def test_a_page_is_read_in_the_encoding_that_it_names(
 async def test_a_page_cannot_name_an_encoding_that_takes_hours(
     extractor: Extractor, file: Path
 ) -> None:
-    file.write_bytes(b'<html><meta charset="punycode"><p>caf\xe9</p>')
+    write(file, b'<html><meta charset="punycode"><p>caf\xe9</p>')
 
     assert (await extractor.extract(file)).text == "caf\u00e9"
 
@@ -271,7 +275,7 @@ async def test_what_a_reader_is_given_has_no_secrets_and_may_write_nothing(
     extractor: Extractor, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GALLEY_JWT_SECRET", "of nobody's business")
-    file.write_bytes(make_docx("Text."))
+    write(file, make_docx("Text."))
 
     assert (await extractor.extract(file)).text == "Text."
     assert sorted(path.name for path in file.parent.iterdir()) == ["upload"]
