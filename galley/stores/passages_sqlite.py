@@ -7,18 +7,20 @@ more is cleared away in between.
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
+import structlog
 
-from galley.core.errors import BadRequestError, NotFoundError
+from galley.core.errors import BadRequestError, NotFoundError, OverloadedError
 from galley.db.cursors import Page
+from galley.db.engine import BUSY_TIMEOUT_S
 from galley.db.tables import utc_now
 from galley.stores import passages_rows as rows
 from galley.stores import passages_writing as writing
@@ -44,6 +46,8 @@ GRAPH_FROM = 100_000
 MAX_PASSAGES = 1 << NUMBER_BITS
 _READERS = 3
 
+_log = structlog.get_logger(__name__)
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -54,6 +58,7 @@ async def open_passages(
     *,
     memory_bytes: int,
     graph_from: int = GRAPH_FROM,
+    busy_timeout_s: float = BUSY_TIMEOUT_S,
     clock: Callable[[], datetime] = utc_now,
 ) -> AsyncGenerator["SqlitePassages"]:
     """Open the file `path`; what a crash left unfinished in it is cleared away.
@@ -62,12 +67,13 @@ async def open_passages(
         memory_bytes: for vectors that are kept in memory.
         graph_from: passages that a collection has when its vectors are indexed; the nearest of
             fewer are found by looking at all.
+        busy_timeout_s: how long to wait for another process that is writing.
     Raises:
         SettingsError: it cannot be opened, or was made by a newer Galley.
     """
     await asyncio.to_thread(prepare, path)
     with ExitStack() as stack:
-        writer = stack.enter_context(closing(connect(path)))
+        writer = stack.enter_context(closing(connect(path, busy_timeout_s=busy_timeout_s)))
         with transaction(writer):
             give_up(writer)
         readers = [
@@ -244,7 +250,8 @@ class SqlitePassages:
         while True:
             await self._untidy.wait()
             self._untidy.clear()
-            await self.tidied()
+            with suppress(OverloadedError):  # it is in the log; the next deletion tries again
+                await self.tidied()
 
     async def _read(
         self,
@@ -255,7 +262,8 @@ class SqlitePassages:
         def run() -> T:
             connection = self._readers.get()
             try:
-                return query(connection, *args, **kwargs)
+                with _available():
+                    return query(connection, *args, **kwargs)
             finally:
                 self._readers.put(connection)
 
@@ -296,13 +304,27 @@ class SqlitePassages:
         **kwargs: P.kwargs,
     ) -> Callable[[], T]:
         def run() -> T:
-            with transaction(self._writer, durable=durable):
+            with _available(), transaction(self._writer, durable=durable):
                 return change(self._writer, *args, **kwargs)
 
         return run
 
     def _now(self) -> str:
         return self._clock().isoformat()
+
+
+@contextmanager
+def _available() -> Generator[None]:
+    """Say it in the words of a route when the file is locked, or the disk full."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        _log.exception("passages_unavailable")
+        raise OverloadedError(
+            "The server's documents cannot be reached. Try again in a moment.",
+            code="database_unavailable",
+            retry_after=1,
+        ) from error
 
 
 def _check(piece: Slice, staged: writing.Staged, before: int) -> None:
