@@ -16,6 +16,7 @@ COMMANDS = {
     "chat": "Talk to a chat model: one question, or a conversation.",
     "classify": "Say what is in pictures.",
     "embed": "Turn texts into vectors, and compare them.",
+    "documents": "Add documents, and search what they say.",
     "connect": "Print the lines that join a client to the server; without one, list the clients.",
     "models": "List, install, add and remove models.",
     "config": "Show the settings and where they come from.",

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar, Unpack
 import anyio.to_thread
 import httpx2
 
-from galley.client import calls
+from galley.client import calls, documents
 from galley.client.calls import (
     AskOptions,
     Call,
@@ -18,12 +18,21 @@ from galley.client.calls import (
     Image,
     Messages,
 )
+from galley.client.documents import DocumentOptions, ListOptions, SearchOptions, Source
 from galley.client.errors import connection_errors, unfinished
 from galley.client.profile import find_profile, http_options
 from galley.schemas.account import Health, ModelReply
 from galley.schemas.chat import ChatCompletion, ChatCompletionChunk
 from galley.schemas.classify import ClassifyBatchReply, ClassifyReply, ModelInfo
 from galley.schemas.completions import Completion
+from galley.schemas.documents import (
+    CollectionReply,
+    DocumentList,
+    DocumentReply,
+    DocumentWithText,
+    Removed,
+    RetrieveReply,
+)
 from galley.schemas.rerank import RerankReply
 from galley.schemas.usage import UsageSummary
 
@@ -93,6 +102,41 @@ class AsyncClient:
 
     def ask_stream(self, messages: Messages, **options: Unpack[AskOptions]) -> AsyncGenerator[str]:
         return self._stream(calls.ask_stream(messages, **options))
+
+    async def retrieve(self, query: str, **options: Unpack[SearchOptions]) -> RetrieveReply:
+        return await self._send(documents.retrieve(query, **options))
+
+    async def add_document(
+        self, source: Source, *, collection: str | None = None, **options: Unpack[DocumentOptions]
+    ) -> DocumentReply:
+        reading = partial(documents.add_document, source, collection, **options)
+        return await self._send(await anyio.to_thread.run_sync(reading))
+
+    async def replace_document(
+        self, document_id: str, source: Source, **options: Unpack[DocumentOptions]
+    ) -> DocumentReply:
+        reading = partial(documents.replace_document, document_id, source, **options)
+        return await self._send(await anyio.to_thread.run_sync(reading))
+
+    async def documents(self, **options: Unpack[ListOptions]) -> DocumentList:
+        return await self._send(documents.documents(**options))
+
+    async def document(self, document_id: str) -> DocumentWithText:
+        return await self._send(documents.document(document_id))
+
+    async def delete_document(self, document_id: str) -> Removed:
+        return await self._send(documents.delete_document(document_id))
+
+    async def collections(self) -> list[CollectionReply]:
+        return await self._send(documents.collections())
+
+    async def create_collection(
+        self, name: str, *, description: str | None = None
+    ) -> CollectionReply:
+        return await self._send(documents.create_collection(name, description))
+
+    async def delete_collection(self, name: str) -> Removed:
+        return await self._send(documents.delete_collection(name))
 
     async def models(self) -> list[ModelReply]:
         return await self._send(calls.models())

@@ -99,13 +99,14 @@ class Call(Generic[T]):
     path: str
     read: Callable[[bytes], T]
     body: bytes | None = None
+    content_type: str = "application/json"
 
     @property
     def options(self) -> dict[str, Any]:
         """The rest of what httpx2 wants to know."""
         if self.body is None:
             return {}
-        return {"content": self.body, "headers": {"content-type": "application/json"}}
+        return {"content": self.body, "headers": {"content-type": self.content_type}}
 
 
 def answer(call: Call[T], response: httpx2.Response) -> T:
@@ -198,35 +199,37 @@ def classify_many(
 
 def models() -> Call[list[ModelReply]]:
     """Every model this key may use."""
-    read = _reader(ModelList)
+    read = reader(ModelList)
     return Call("GET", "/v1/models", lambda body: read(body).data)
 
 
 def model(model_id: str) -> Call[ModelReply]:
     """One model."""
-    return Call("GET", f"/v1/models/{quote(model_id)}", _reader(ModelReply))
+    return Call("GET", f"/v1/models/{quote(model_id)}", reader(ModelReply))
 
 
 def model_info() -> Call[ModelInfo]:
     """The classifier behind the simple routes."""
-    return Call("GET", "/v1/model/info", _reader(ModelInfo))
+    return Call("GET", "/v1/model/info", reader(ModelInfo))
 
 
 def usage() -> Call[UsageSummary]:
     """What the key's owner has used."""
-    return Call("GET", "/v1/usage", _reader(UsageSummary))
+    return Call("GET", "/v1/usage", reader(UsageSummary))
 
 
 def health() -> Call[Health]:
     """Which parts are up."""
-    return Call("GET", "/health", _reader(Health))
+    return Call("GET", "/health", reader(Health))
 
 
 def _post(path: str, shape: type[R], body: Mapping[str, Any]) -> Call[R]:
-    return Call("POST", path, _reader(shape), orjson.dumps(body))
+    return Call("POST", path, reader(shape), orjson.dumps(body))
 
 
-def _reader(shape: type[R]) -> Callable[[bytes], R]:
+def reader(shape: type[R]) -> Callable[[bytes], R]:
+    """Return what reads an answer of this shape; it raises an `APIError` at anything else."""
+
     def read(body: bytes) -> R:
         try:
             return shape.model_validate_json(body)
@@ -265,7 +268,7 @@ def _text(chunk: ChatCompletionChunk) -> str:
 
 
 def _vectors(body: bytes) -> list[list[float]]:
-    rows = sorted(_reader(EmbeddingReply)(body).data, key=lambda row: row.index)
+    rows = sorted(reader(EmbeddingReply)(body).data, key=lambda row: row.index)
     return [_floats(row.embedding) for row in rows]
 
 
@@ -284,6 +287,6 @@ def _picture(image: Image) -> dict[str, str]:
     return {"image": base64.b64encode(path.read_bytes()).decode(), "filename": path.name}
 
 
-_ANSWER = _reader(SimpleChatReply)
-_CHUNK = _reader(ChatCompletionChunk)
-_PIECE = _reader(Piece)
+_ANSWER = reader(SimpleChatReply)
+_CHUNK = reader(ChatCompletionChunk)
+_PIECE = reader(Piece)

@@ -6,7 +6,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import httpx2
 
-from galley.client import calls
+from galley.client import calls, documents
 from galley.client.calls import (
     AskOptions,
     Call,
@@ -16,12 +16,21 @@ from galley.client.calls import (
     Image,
     Messages,
 )
+from galley.client.documents import DocumentOptions, ListOptions, SearchOptions, Source
 from galley.client.errors import connection_errors, unfinished
 from galley.client.profile import find_profile, http_options
 from galley.schemas.account import Health, ModelReply
 from galley.schemas.chat import ChatCompletion, ChatCompletionChunk
 from galley.schemas.classify import ClassifyBatchReply, ClassifyReply, ModelInfo
 from galley.schemas.completions import Completion
+from galley.schemas.documents import (
+    CollectionReply,
+    DocumentList,
+    DocumentReply,
+    DocumentWithText,
+    Removed,
+    RetrieveReply,
+)
 from galley.schemas.rerank import RerankReply
 from galley.schemas.usage import UsageSummary
 
@@ -106,6 +115,46 @@ class Client:
     def ask_stream(self, messages: Messages, **options: Unpack[AskOptions]) -> Generator[str]:
         """Yield the answer's text on the simple route, piece by piece."""
         return self._stream(calls.ask_stream(messages, **options))
+
+    def retrieve(self, query: str, **options: Unpack[SearchOptions]) -> RetrieveReply:
+        """Find the passages of your documents that answer a question, the best first."""
+        return self._send(documents.retrieve(query, **options))
+
+    def add_document(
+        self, source: Source, *, collection: str | None = None, **options: Unpack[DocumentOptions]
+    ) -> DocumentReply:
+        """Add a text, or a file of text, Markdown, HTML, PDF or DOCX."""
+        return self._send(documents.add_document(source, collection, **options))
+
+    def replace_document(
+        self, document_id: str, source: Source, **options: Unpack[DocumentOptions]
+    ) -> DocumentReply:
+        """Put a new version in the place of a document."""
+        return self._send(documents.replace_document(document_id, source, **options))
+
+    def documents(self, **options: Unpack[ListOptions]) -> DocumentList:
+        """List your documents, a page at a time."""
+        return self._send(documents.documents(**options))
+
+    def document(self, document_id: str) -> DocumentWithText:
+        """Show a document with its text."""
+        return self._send(documents.document(document_id))
+
+    def delete_document(self, document_id: str) -> Removed:
+        """Delete a document."""
+        return self._send(documents.delete_document(document_id))
+
+    def collections(self) -> list[CollectionReply]:
+        """List the collections that you can search."""
+        return self._send(documents.collections())
+
+    def create_collection(self, name: str, *, description: str | None = None) -> CollectionReply:
+        """Make a collection."""
+        return self._send(documents.create_collection(name, description))
+
+    def delete_collection(self, name: str) -> Removed:
+        """Delete a collection, by its name or id, with all that is in it."""
+        return self._send(documents.delete_collection(name))
 
     def models(self) -> list[ModelReply]:
         """List the models this key may use."""
