@@ -24,8 +24,18 @@ _MOST_OTHERS = 20_000  # passages that are not in an index
 _K = 60
 _ATTEMPTS = 100
 
-_Scored: TypeAlias = tuple[float, int]
-"""A score, and the passage that has it."""
+# The joins are in the order in which they are to be done: few passages, then what they are of.
+_PASSAGES = f"""
+SELECT p.id, c.id, d.id, v.name, v.metadata, p.start, p.end, p.text, p.context
+FROM json_each(?) j CROSS JOIN passages p ON p.id = j.value
+  CROSS JOIN versions v ON v.id = p.id >> {NUMBER_BITS}
+  CROSS JOIN documents d ON d.id = v.document AND d.live = v.id
+  CROSS JOIN collections c ON c.number = d.collection
+WHERE d.owner IN (?, ?)
+"""  # noqa: S608 - of a constant; values are bound
+
+_Scored: TypeAlias = tuple[int, float]
+"""A passage and its score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +48,6 @@ class Question:
     vectors: Mapping[str, Floats]
     limit: int
     only: Only | None
-
-
-@dataclass(slots=True)
-class _Candidate:
-    """A passage that one of the rankings brought."""
-
-    dense: float | None = None
-    bm25: float | None = None
-    dense_rank: int | None = None
-    bm25_rank: int | None = None
-
-    @property
-    def score(self) -> float:
-        ranks = (self.dense_rank, self.bm25_rank)
-        return sum((_K + 1) / (_K + rank) for rank in ranks if rank is not None) / len(ranks)
 
 
 def search(
@@ -83,7 +78,7 @@ def _views(
     """Return what is to be searched; None when the file has moved on since we began to read."""
     rows = connection.execute(
         "SELECT number, model, dimensions, generation FROM collections"
-        " WHERE id IN (SELECT value FROM json_each(?)) AND owner IN (?, ?)",
+        " WHERE id IN (SELECT value FROM json_each(?)) AND +owner IN (?, ?)",
         (json.dumps(list(question.collection_ids)), question.owner, EVERYONE),
     ).fetchall()
     places: list[_Place] = []
@@ -110,12 +105,10 @@ def _search(
         bm25 += _scored(view, with_words, points[with_words])
         if vector is not None:
             dense += _scored(view, *_nearest(graphs, place, vector))
-            cosines |= {
-                id_: cosine
-                for cosine, id_ in _scored(view, with_words, view.cosines_at(vector, with_words))
-            }
-    best = _fuse(dense, bm25, cosines)[: question.limit]
-    return _told(connection, question.owner, best)
+            theirs = view.cosines_at(vector, with_words).tolist()
+            cosines |= zip(view.ids(with_words), theirs, strict=True)
+    cosines |= dense
+    return _told(connection, question, cosines, _ranked(dense), _ranked(bm25), dict(bm25))
 
 
 def _nearest(graphs: Graphs, place: _Place, vector: Floats) -> tuple[Integers, Floats]:
@@ -139,56 +132,52 @@ def _nearest(graphs: Graphs, place: _Place, vector: Floats) -> tuple[Integers, F
 
 def _best(scores: Floats, *, above: float) -> Integers:
     """Return the places of the best scores."""
-    places: Integers = np.arange(len(scores))
-    if len(scores) > CANDIDATES:
-        places = np.argpartition(scores, -CANDIDATES)[-CANDIDATES:]
-    return places[scores[places] > above]
+    (places,) = (scores > above).nonzero()
+    if len(places) > CANDIDATES:
+        places = places[np.argpartition(scores[places], -CANDIDATES)[-CANDIDATES:]]
+    return places
 
 
 def _scored(view: View, places: Integers, scores: Floats) -> list[_Scored]:
-    return list(zip(scores.tolist(), view.ids(places), strict=True))
+    return list(zip(view.ids(places), scores.tolist(), strict=True))
 
 
-def _fuse(
-    dense: list[_Scored], bm25: list[_Scored], cosines: Mapping[int, float]
-) -> list[tuple[int, _Candidate]]:
-    """Rank by the sum of 1 / (60 + rank); by the cosine where that is the same.
-
-    Args:
-        cosines: of those that words found.
-    """
-    found: dict[int, _Candidate] = {}
-    for rank, (cosine, id_) in enumerate(_ranked(dense), 1):
-        found[id_] = _Candidate(dense=cosine, dense_rank=rank)
-    for rank, (points, id_) in enumerate(_ranked(bm25), 1):
-        candidate = found.setdefault(id_, _Candidate(dense=cosines.get(id_)))
-        candidate.bm25, candidate.bm25_rank = points, rank
-    return sorted(found.items(), key=lambda item: (-item[1].score, -(item[1].dense or 0), item[0]))
+def _ranked(scores: list[_Scored]) -> dict[int, int]:
+    """Return the rank of each, from 1; those of equal scores in the order of their ids."""
+    scores.sort(key=lambda item: (-item[1], item[0]))
+    return {id_: rank for rank, (id_, _) in enumerate(scores[:CANDIDATES], 1)}
 
 
-def _ranked(scores: list[_Scored]) -> list[_Scored]:
-    return sorted(scores, key=lambda item: (-item[0], item[1]))[:CANDIDATES]
+def _fused(dense: Mapping[int, int], bm25: Mapping[int, int]) -> dict[int, float]:
+    """Return half the sum of 61 / (60 + rank) for each: 1 for the first in both."""
+    found = {id_: (_K + 1) / (_K + rank) / 2 for id_, rank in dense.items()}
+    for id_, rank in bm25.items():
+        found[id_] = found.get(id_, 0.0) + (_K + 1) / (_K + rank) / 2
+    return found
 
 
 def _told(
-    connection: sqlite3.Connection, owner: str, best: Sequence[tuple[int, _Candidate]]
+    connection: sqlite3.Connection,
+    question: Question,
+    cosines: Mapping[int, float],
+    dense: Mapping[int, int],
+    bm25: Mapping[int, int],
+    points: Mapping[int, float],
 ) -> list[Found]:
-    rows = connection.execute(
-        "SELECT p.id, c.id, d.id, v.name, v.metadata, p.start, p.end, p.text, p.context"
-        " FROM passages p JOIN versions v ON v.id = p.id >> ? JOIN documents d ON d.live = v.id"
-        " AND d.id = v.document JOIN collections c ON c.number = d.collection"
-        " WHERE p.id IN (SELECT value FROM json_each(?)) AND d.owner IN (?, ?)",
-        (NUMBER_BITS, json.dumps([id_ for id_, _ in best]), owner, EVERYONE),
-    )
+    """Return the best passages of both rankings; of equal ones, the nearer first."""
+    scores = _fused(dense, bm25)
+    order = sorted(scores, key=lambda id_: (-scores[id_], -cosines.get(id_, 0.0), id_))
+    best = order[: question.limit]
+    rows = connection.execute(_PASSAGES, (json.dumps(best), question.owner, EVERYONE))
     told = {row[0]: row[1:] for row in rows}
     found: list[Found] = []
-    for id_, why in best:
+    for id_ in best:
         collection_id, document_id, name, metadata, *rest = told[id_]
         found.append(
             Found(
                 collection_id, document_id, name, json.loads(metadata),
-                id_ & ((1 << NUMBER_BITS) - 1), *rest, score=why.score, dense=why.dense,
-                bm25=why.bm25, dense_rank=why.dense_rank, bm25_rank=why.bm25_rank,
+                id_ & ((1 << NUMBER_BITS) - 1), *rest, score=scores[id_], dense=cosines.get(id_),
+                bm25=points.get(id_), dense_rank=dense.get(id_), bm25_rank=bm25.get(id_),
             )
         )  # fmt: skip
     return found
