@@ -29,7 +29,6 @@ from galley.services.definitions import Definitions
 from galley.services.dispatch import Dispatch
 from galley.services.embeddings import EmbeddingService
 from galley.services.experiments import Experiments
-from galley.services.grounding import GroundingService
 from galley.services.guests import Guests
 from galley.services.images import ImageService
 from galley.services.instances import Instances
@@ -128,8 +127,7 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
         limiter = open_limiter(settings, database.sessions, instance_id, accounts, stack)
         left = LimitsReader(limiter).left
         heavy = stack.enter_context(ThreadPoolExecutor(1, "galley-heavy"))
-        ledger = Ledger(database)
-        stack.push_async_callback(ledger.aclose)
+        ledger = _open_ledger(database, stack)
         models, definitions = await _open_models(settings, database.sessions, stack)
         metrics = Metrics()
         meter = Meter(
@@ -141,8 +139,7 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
         vectors = VectorCache(cache, ttl_s=ttl_s)
         answers = AnswerCache(cache, models.comparer, ttl_s=ttl_s)
         documents = await open_documents(settings, models, meter, dispatch, stack)
-        grounding = GroundingService(documents.retrieval)
-        chat = ChatService(models, meter, dispatch, pictures, answers, grounding)
+        chat = ChatService(models, meter, dispatch, pictures, answers, documents.grounding)
         _watch(metrics, models, chat, answers)
         yield Runtime(
             settings=settings,
@@ -188,6 +185,12 @@ async def _open_database(settings: Settings, instance_id: str, stack: AsyncExitS
     await instances.look()
     _run(instances.keep(), stack)
     return database
+
+
+def _open_ledger(database: Database, stack: AsyncExitStack) -> Ledger:
+    ledger = Ledger(database)
+    stack.push_async_callback(ledger.aclose)
+    return ledger
 
 
 async def _open_pricing(settings: Settings, sessions: Sessions, stack: AsyncExitStack) -> Pricing:

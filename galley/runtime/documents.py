@@ -11,6 +11,7 @@ from galley.services.dispatch import Dispatch
 from galley.services.documentation import Documentation, documentation_folder
 from galley.services.documents import DocumentService, Submit
 from galley.services.extraction import Extractor
+from galley.services.grounding import GroundingService
 from galley.services.index_job import IndexJob
 from galley.services.indexing import Indexer
 from galley.services.metering import Meter
@@ -29,6 +30,7 @@ class Documents:
     passages: SqlitePassages
     service: DocumentService
     retrieval: RetrievalService
+    grounding: GroundingService
     job: IndexJob
     documentation: Documentation
     incoming: Path
@@ -59,10 +61,12 @@ async def open_documents(
     documentation.is_indexing = settings.embedded_documents
     if settings.embedded_documents:
         stack.push_async_callback(_stop, asyncio.create_task(documentation.index()))
+    retrieval = RetrievalService(passages, models, meter, lambda: documentation.is_indexing)
     return Documents(
         passages,
         DocumentService(passages, models, meter, indexer, Extractor(incoming), submit),
-        RetrievalService(passages, models, meter, lambda: documentation.is_indexing),
+        retrieval,
+        GroundingService(retrieval),
         IndexJob(passages, indexer, meter),
         documentation,
         incoming,
