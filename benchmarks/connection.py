@@ -81,7 +81,7 @@ class Connection:
         reader, writer = await self.open()
         writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-        if (status := head.split(" ", 2)[1]) != "200":
+        if (status := head.split(" ", 2)[1]) not in ("200", "201"):
             raise UnexpectedAnswerError(f"{status}: {(await reader.read(1000)).decode()}")
         if "transfer-encoding: chunked" in head:
             while size := int(await reader.readline(), 16):

@@ -106,7 +106,8 @@ def guards(app: FastAPI) -> Iterator[tuple[str, str | None]]:
             yield f"GET {route.path}/*", None
             continue
         for method in (route.methods or {"ANY"}) - {"HEAD"}:
-            if not (route.path in endpoints and endpoints[route.path].method == method):
+            endpoint = endpoints.get(route.path or "")
+            if endpoint is None or endpoint.method != method:
                 yield f"{method} {route.path}", guard_of(route)
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "embed": "Turn texts into vectors, and compare them.",
     "jobs": "List, watch and cancel what goes on in the background.",
     "batches": "Have many requests answered from a file; list and cancel such batches.",
+    "documents": "Add documents, and search what they say.",
     "connect": "Print the lines that join a client to the server; without one, list the clients.",
     "models": "List, install, add and remove models.",
     "config": "Show the settings and where they come from.",

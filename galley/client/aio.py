@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, Unpack
 import anyio.to_thread
 import httpx2
 
-from galley.client import calls
+from galley.client import batches, calls, documents
 from galley.client.calls import (
     AskOptions,
     Call,
@@ -19,6 +19,7 @@ from galley.client.calls import (
     Image,
     Messages,
 )
+from galley.client.documents import DocumentOptions, ListOptions, SearchOptions, Source
 from galley.client.errors import connection_errors, unfinished
 from galley.client.profile import find_profile, http_options
 from galley.schemas.account import Health, ModelReply
@@ -26,6 +27,14 @@ from galley.schemas.batches import BatchReply
 from galley.schemas.chat import ChatCompletion, ChatCompletionChunk
 from galley.schemas.classify import ClassifyBatchReply, ClassifyReply, ModelInfo
 from galley.schemas.completions import Completion
+from galley.schemas.documents import (
+    CollectionReply,
+    DocumentList,
+    DocumentReply,
+    DocumentWithText,
+    Removed,
+    RetrieveReply,
+)
 from galley.schemas.files import FileReply
 from galley.schemas.rerank import RerankReply
 from galley.schemas.usage import UsageSummary
@@ -98,24 +107,59 @@ class AsyncClient:
         return self._stream(calls.ask_stream(messages, **options))
 
     async def upload_file(self, path: str | Path, *, purpose: str = "batch") -> FileReply:
-        return await self._send(await anyio.to_thread.run_sync(calls.upload_file, path, purpose))
+        return await self._send(await anyio.to_thread.run_sync(batches.upload_file, path, purpose))
 
     async def file_content(self, file_id: str) -> bytes:
-        return await self._send(calls.file_content(file_id))
+        return await self._send(batches.file_content(file_id))
 
     async def create_batch(
         self, input_file_id: str, endpoint: str, *, metadata: Mapping[str, str] | None = None
     ) -> BatchReply:
-        return await self._send(calls.create_batch(input_file_id, endpoint, metadata))
+        return await self._send(batches.create_batch(input_file_id, endpoint, metadata))
 
     async def batches(self, limit: int = 20) -> list[BatchReply]:
-        return await self._send(calls.batches(limit))
+        return await self._send(batches.batches(limit))
 
     async def batch(self, batch_id: str) -> BatchReply:
-        return await self._send(calls.batch(batch_id))
+        return await self._send(batches.batch(batch_id))
 
     async def cancel_batch(self, batch_id: str) -> BatchReply:
-        return await self._send(calls.cancel_batch(batch_id))
+        return await self._send(batches.cancel_batch(batch_id))
+
+    async def retrieve(self, query: str, **options: Unpack[SearchOptions]) -> RetrieveReply:
+        return await self._send(documents.retrieve(query, **options))
+
+    async def add_document(
+        self, source: Source, *, collection: str | None = None, **options: Unpack[DocumentOptions]
+    ) -> DocumentReply:
+        reading = partial(documents.add_document, source, collection, **options)
+        return await self._send(await anyio.to_thread.run_sync(reading))
+
+    async def replace_document(
+        self, document_id: str, source: Source, **options: Unpack[DocumentOptions]
+    ) -> DocumentReply:
+        reading = partial(documents.replace_document, document_id, source, **options)
+        return await self._send(await anyio.to_thread.run_sync(reading))
+
+    async def documents(self, **options: Unpack[ListOptions]) -> DocumentList:
+        return await self._send(documents.documents(**options))
+
+    async def document(self, document_id: str) -> DocumentWithText:
+        return await self._send(documents.document(document_id))
+
+    async def delete_document(self, document_id: str) -> Removed:
+        return await self._send(documents.delete_document(document_id))
+
+    async def collections(self) -> list[CollectionReply]:
+        return await self._send(documents.collections())
+
+    async def create_collection(
+        self, name: str, *, description: str | None = None
+    ) -> CollectionReply:
+        return await self._send(documents.create_collection(name, description))
+
+    async def delete_collection(self, name: str) -> Removed:
+        return await self._send(documents.delete_collection(name))
 
     async def models(self) -> list[ModelReply]:
         return await self._send(calls.models())

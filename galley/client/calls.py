@@ -18,12 +18,10 @@ from pydantic import ValidationError
 from galley.client.errors import APIError, refusal, said_no
 from galley.schemas.account import Health, ModelList, ModelReply
 from galley.schemas.base import Reply
-from galley.schemas.batches import BatchList, BatchReply
 from galley.schemas.chat import ChatCompletion, ChatCompletionChunk, Message, SimpleChatReply
 from galley.schemas.classify import ClassifyBatchReply, ClassifyReply, ModelInfo
 from galley.schemas.completions import Completion
 from galley.schemas.embeddings import EmbeddingReply
-from galley.schemas.files import FileReply
 from galley.schemas.rerank import RerankReply
 from galley.schemas.usage import UsageSummary
 
@@ -114,9 +112,6 @@ class Call(Generic[T]):
         return {"content": self.body, "headers": {"content-type": "application/json"}}
 
 
-BatchCall = Call[BatchReply]
-
-
 def answer(call: Call[T], response: httpx2.Response) -> T:
     """Read what came back for `call`.
 
@@ -205,75 +200,39 @@ def classify_many(
     return _post("/v2/classify", ClassifyBatchReply, body)
 
 
-def upload_file(path: str | Path, purpose: str) -> Call[FileReply]:
-    """A file that is sent whole."""
-    given = Path(path)
-    form = {"data": {"purpose": purpose}, "files": {"file": (given.name, given.read_bytes())}}
-    return Call("POST", "/v1/files", _reader(FileReply), form=form)
-
-
-def file_content(file_id: str) -> Call[bytes]:
-    """What is in a file."""
-    return Call("GET", f"/v1/files/{quote(file_id)}/content", bytes)
-
-
-def create_batch(
-    input_file_id: str, endpoint: str, metadata: Mapping[str, str] | None
-) -> BatchCall:
-    """A batch of the requests in a file."""
-    body: dict[str, Any] = {"input_file_id": input_file_id, "endpoint": endpoint}
-    if metadata is not None:
-        body["metadata"] = metadata
-    return _post("/v1/batches", BatchReply, body | {"completion_window": "24h"})
-
-
-def batches(limit: int) -> Call[list[BatchReply]]:
-    """The latest batches."""
-    read = _reader(BatchList)
-    return Call("GET", f"/v1/batches?limit={limit}", lambda body: read(body).data)
-
-
-def batch(batch_id: str) -> BatchCall:
-    """One batch."""
-    return Call("GET", f"/v1/batches/{quote(batch_id)}", _reader(BatchReply))
-
-
-def cancel_batch(batch_id: str) -> BatchCall:
-    """The same batch, being cancelled."""
-    return Call("POST", f"/v1/batches/{quote(batch_id)}/cancel", _reader(BatchReply))
-
-
 def models() -> Call[list[ModelReply]]:
     """Every model this key may use."""
-    read = _reader(ModelList)
+    read = reader(ModelList)
     return Call("GET", "/v1/models", lambda body: read(body).data)
 
 
 def model(model_id: str) -> Call[ModelReply]:
     """One model."""
-    return Call("GET", f"/v1/models/{quote(model_id)}", _reader(ModelReply))
+    return Call("GET", f"/v1/models/{quote(model_id)}", reader(ModelReply))
 
 
 def model_info() -> Call[ModelInfo]:
     """The classifier behind the simple routes."""
-    return Call("GET", "/v1/model/info", _reader(ModelInfo))
+    return Call("GET", "/v1/model/info", reader(ModelInfo))
 
 
 def usage() -> Call[UsageSummary]:
     """What the key's owner has used."""
-    return Call("GET", "/v1/usage", _reader(UsageSummary))
+    return Call("GET", "/v1/usage", reader(UsageSummary))
 
 
 def health() -> Call[Health]:
     """Which parts are up."""
-    return Call("GET", "/health", _reader(Health))
+    return Call("GET", "/health", reader(Health))
 
 
 def _post(path: str, shape: type[R], body: Mapping[str, Any]) -> Call[R]:
-    return Call("POST", path, _reader(shape), orjson.dumps(body))
+    return Call("POST", path, reader(shape), orjson.dumps(body))
 
 
-def _reader(shape: type[R]) -> Callable[[bytes], R]:
+def reader(shape: type[R]) -> Callable[[bytes], R]:
+    """Return what reads an answer of this shape; it raises an `APIError` at anything else."""
+
     def read(body: bytes) -> R:
         try:
             return shape.model_validate_json(body)
@@ -312,7 +271,7 @@ def _text(chunk: ChatCompletionChunk) -> str:
 
 
 def _vectors(body: bytes) -> list[list[float]]:
-    rows = sorted(_reader(EmbeddingReply)(body).data, key=lambda row: row.index)
+    rows = sorted(reader(EmbeddingReply)(body).data, key=lambda row: row.index)
     return [_floats(row.embedding) for row in rows]
 
 
@@ -331,6 +290,6 @@ def _picture(image: Image) -> dict[str, str]:
     return {"image": base64.b64encode(path.read_bytes()).decode(), "filename": path.name}
 
 
-_ANSWER = _reader(SimpleChatReply)
-_CHUNK = _reader(ChatCompletionChunk)
-_PIECE = _reader(Piece)
+_ANSWER = reader(SimpleChatReply)
+_CHUNK = reader(ChatCompletionChunk)
+_PIECE = reader(Piece)

@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import httpx2
 
-from galley.client import calls
+from galley.client import batches, calls, documents
 from galley.client.calls import (
     AskOptions,
     Call,
@@ -17,6 +17,7 @@ from galley.client.calls import (
     Image,
     Messages,
 )
+from galley.client.documents import DocumentOptions, ListOptions, SearchOptions, Source
 from galley.client.errors import connection_errors, unfinished
 from galley.client.profile import find_profile, http_options
 from galley.schemas.account import Health, ModelReply
@@ -24,6 +25,14 @@ from galley.schemas.batches import BatchReply
 from galley.schemas.chat import ChatCompletion, ChatCompletionChunk
 from galley.schemas.classify import ClassifyBatchReply, ClassifyReply, ModelInfo
 from galley.schemas.completions import Completion
+from galley.schemas.documents import (
+    CollectionReply,
+    DocumentList,
+    DocumentReply,
+    DocumentWithText,
+    Removed,
+    RetrieveReply,
+)
 from galley.schemas.files import FileReply
 from galley.schemas.rerank import RerankReply
 from galley.schemas.usage import UsageSummary
@@ -112,29 +121,69 @@ class Client:
 
     def upload_file(self, path: str | Path, *, purpose: str = "batch") -> FileReply:
         """Upload a file, whole."""
-        return self._send(calls.upload_file(path, purpose))
+        return self._send(batches.upload_file(path, purpose))
 
     def file_content(self, file_id: str) -> bytes:
         """Download a file, whole."""
-        return self._send(calls.file_content(file_id))
+        return self._send(batches.file_content(file_id))
 
     def create_batch(
         self, input_file_id: str, endpoint: str, *, metadata: Mapping[str, str] | None = None
     ) -> BatchReply:
         """Have the requests of an uploaded file answered in the background."""
-        return self._send(calls.create_batch(input_file_id, endpoint, metadata))
+        return self._send(batches.create_batch(input_file_id, endpoint, metadata))
 
     def batches(self, limit: int = 20) -> list[BatchReply]:
         """List the latest batches, the latest first."""
-        return self._send(calls.batches(limit))
+        return self._send(batches.batches(limit))
 
     def batch(self, batch_id: str) -> BatchReply:
         """Say how far a batch is."""
-        return self._send(calls.batch(batch_id))
+        return self._send(batches.batch(batch_id))
 
     def cancel_batch(self, batch_id: str) -> BatchReply:
         """Stop a batch; what is done stays."""
-        return self._send(calls.cancel_batch(batch_id))
+        return self._send(batches.cancel_batch(batch_id))
+
+    def retrieve(self, query: str, **options: Unpack[SearchOptions]) -> RetrieveReply:
+        """Find the passages of your documents that answer a question, the best first."""
+        return self._send(documents.retrieve(query, **options))
+
+    def add_document(
+        self, source: Source, *, collection: str | None = None, **options: Unpack[DocumentOptions]
+    ) -> DocumentReply:
+        """Add a text, or a file of text, Markdown, HTML, PDF or DOCX."""
+        return self._send(documents.add_document(source, collection, **options))
+
+    def replace_document(
+        self, document_id: str, source: Source, **options: Unpack[DocumentOptions]
+    ) -> DocumentReply:
+        """Put a new version in the place of a document."""
+        return self._send(documents.replace_document(document_id, source, **options))
+
+    def documents(self, **options: Unpack[ListOptions]) -> DocumentList:
+        """List your documents, a page at a time."""
+        return self._send(documents.documents(**options))
+
+    def document(self, document_id: str) -> DocumentWithText:
+        """Show a document with its text."""
+        return self._send(documents.document(document_id))
+
+    def delete_document(self, document_id: str) -> Removed:
+        """Delete a document."""
+        return self._send(documents.delete_document(document_id))
+
+    def collections(self) -> list[CollectionReply]:
+        """List the collections that you can search."""
+        return self._send(documents.collections())
+
+    def create_collection(self, name: str, *, description: str | None = None) -> CollectionReply:
+        """Make a collection."""
+        return self._send(documents.create_collection(name, description))
+
+    def delete_collection(self, name: str) -> Removed:
+        """Delete a collection, by its name or id, with all that is in it."""
+        return self._send(documents.delete_collection(name))
 
     def models(self) -> list[ModelReply]:
         """List the models this key may use."""

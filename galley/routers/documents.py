@@ -35,6 +35,7 @@ from galley.schemas.documents import (
 )
 from galley.services.charge import Charge
 from galley.services.documents import Arriving, Put
+from galley.services.extraction import label
 from galley.stores.passages import Document, Status
 
 router = APIRouter(
@@ -217,7 +218,8 @@ async def _arriving(
         if not incoming.size:
             raise BadRequestError("The file is empty.", code="document_empty", param="file")
         told = cast("UploadReplace", validate(form, _fields(upload.fields), native))
-        yield told, _described(told, path, told.name or upload.filename, told.media_type)
+        name = told.name or label(upload.filename)
+        yield told, _described(told, path, name, told.media_type)
     finally:
         path.unlink(missing_ok=True)
 

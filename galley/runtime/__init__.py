@@ -32,7 +32,6 @@ from galley.services.dispatch import Dispatch
 from galley.services.embeddings import EmbeddingService
 from galley.services.experiments import Experiments
 from galley.services.files import FileService
-from galley.services.grounding import GroundingService
 from galley.services.guests import Guests
 from galley.services.images import ImageService
 from galley.services.instances import Instances
@@ -150,10 +149,7 @@ async def open_runtime(
             settings, models, meter, dispatch, stack,
             lambda caller, document_ids: index_later(runtime.jobs, caller, document_ids),
         )  # fmt: skip
-        grounding = GroundingService(documents.retrieval)
-        chat = ChatService(models, meter, dispatch, pictures, answers, grounding, heavy)
-        if settings.embedded_documents:
-            _run(documents.documentation.index(), stack)
+        chat = ChatService(models, meter, dispatch, pictures, answers, documents.grounding, heavy)
         _watch(metrics, models, chat, answers)
         embeddings = EmbeddingService(models, meter, dispatch, vectors)
         work = await open_work(

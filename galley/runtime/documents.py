@@ -11,12 +11,13 @@ from galley.services.dispatch import Dispatch
 from galley.services.documentation import Documentation, documentation_folder
 from galley.services.documents import DocumentService, Submit
 from galley.services.extraction import Extractor
+from galley.services.grounding import GroundingService
 from galley.services.index_job import IndexJob
 from galley.services.indexing import Indexer
 from galley.services.metering import Meter
 from galley.services.models import Models
 from galley.services.retrieval import RetrievalService
-from galley.stores.passages_sqlite import open_passages
+from galley.stores.passages_sqlite import SqlitePassages, open_passages
 
 VECTOR_BYTES = 1_000_000_000
 """Vectors that are kept in memory; of what was searched the longest ago, they are read anew."""
@@ -26,8 +27,10 @@ VECTOR_BYTES = 1_000_000_000
 class Documents:
     """All that has to do with documents. `incoming` is for files that are being read."""
 
+    passages: SqlitePassages
     service: DocumentService
     retrieval: RetrievalService
+    grounding: GroundingService
     job: IndexJob
     documentation: Documentation
     incoming: Path
@@ -43,6 +46,8 @@ async def open_documents(
 ) -> Documents:
     """Open the store; what a crash left of uploads is deleted.
 
+    Galley's own documentation is indexed in the background.
+
     Args:
         submit: makes jobs of the kind `index_documents`.
     """
@@ -54,13 +59,23 @@ async def open_documents(
     indexer = Indexer(models, meter, dispatch)
     documentation = Documentation(passages, models, documentation_folder())
     documentation.is_indexing = settings.embedded_documents
+    if settings.embedded_documents:
+        stack.push_async_callback(_stop, asyncio.create_task(documentation.index()))
+    retrieval = RetrievalService(passages, models, meter, lambda: documentation.is_indexing)
     return Documents(
+        passages,
         DocumentService(passages, models, meter, indexer, Extractor(incoming), submit),
-        RetrievalService(passages, models, meter, lambda: documentation.is_indexing),
+        retrieval,
+        GroundingService(retrieval),
         IndexJob(passages, indexer, meter),
         documentation,
         incoming,
     )
+
+
+async def _stop(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _empty(folder: Path) -> None:

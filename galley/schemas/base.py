@@ -12,6 +12,9 @@ from pydantic import (
     WrapValidator,
 )
 
+PLAIN = r"^[^\x00-\x1f\x7f]+$"
+"""Text on one line, without what a terminal or a database stumbles over."""
+
 Inert = Annotated[Any, Field(exclude=True)]
 """What a known field holds that means nothing here."""
 

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from galley.schemas.base import Reply, Request
-from galley.schemas.keys import PLAIN
+from galley.schemas.base import PLAIN, Reply, Request
 
 MOST_FOUND = 100
 LONGEST_QUERY = 4_000

@@ -6,16 +6,13 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, model_validator
 
 from galley.core.limits import Limits
-from galley.schemas.base import Reply, Request
+from galley.schemas.base import PLAIN, Reply, Request
 
 Scope = Literal[
     "chat", "embeddings", "classify", "documents", "files", "jobs", "usage", "keys",
     "admin:users", "admin:tiers", "admin:prices", "admin:models", "admin:usage", "admin:audit",
     "admin:*",
 ]  # fmt: skip
-
-PLAIN = r"^[^\x00-\x1f\x7f]+$"
-"""Text on one line, without what a terminal or a database stumbles over."""
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=PLAIN)]
 

@@ -11,7 +11,7 @@ from galley.core.errors import ConflictError, NotFoundError, PermissionDeniedErr
 from galley.db.cursors import Page
 from galley.schemas.documents import CollectionCreate
 from galley.services.charge import Charge
-from galley.services.extraction import MEDIA_TYPES, Extractor, label
+from galley.services.extraction import MEDIA_TYPES, Extractor
 from galley.services.indexing import Indexer
 from galley.services.metering import Meter
 from galley.services.models import Models
@@ -27,6 +27,7 @@ from galley.stores.passages import (
 )
 
 DEFAULT_COLLECTION = "default"
+NAMELESS = "document"
 MOST_COLLECTIONS = 100
 """Of one owner."""
 
@@ -251,14 +252,14 @@ class DocumentService:
         return Put(made)
 
     async def _draft(self, given: Arriving) -> Draft:
-        name, source = given.name or "", given.source
+        name, source = given.name or NAMELESS, given.source
         if isinstance(source, str):
             size = len(source.encode())
             found = await self._extractor.read(source, given.media_type or MEDIA_TYPES["text"])
         else:
             size = source.stat().st_size
             found = await self._extractor.extract(source, name=name, media_type=given.media_type)
-        return Draft(label(name), found.text, found.media_type, given.metadata or {}, size)
+        return Draft(name, found.text, found.media_type, given.metadata or {}, size)
 
 
 def writable(collection: Collection) -> Collection:

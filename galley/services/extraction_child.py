@@ -37,7 +37,7 @@ _ENDS = re.compile(r"[.!?:;][\"'\u201d\u2019)\]]*$")
 class Refusal(Exception):  # noqa: N818 - it is the file that is at fault
     """The file cannot be used; `code` and words as the caller will see them."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
         self.code = code
 
@@ -48,10 +48,10 @@ def main() -> None:
     bound()
     try:
         text, pages = _READERS[kind](path)
-    except Refusal as error:
-        _print({"error": error.code, "message": str(error)})
     except (MemoryError, RecursionError):
-        _print({"error": "document_too_large", "message": "It takes too much memory to read."})
+        _tell(Refusal("The document takes too much memory to read.", code="document_too_large"))
+    except Refusal as error:
+        _tell(error)
     else:
         _print({"pages": pages}, text)
 
@@ -73,6 +73,10 @@ def bound() -> None:
             resource.setrlimit(kind, (most, most))
         except (OSError, ValueError):  # macOS knows no limit on address space
             continue
+
+
+def _tell(refusal: Refusal) -> None:
+    _print({"error": refusal.code, "message": str(refusal)})
 
 
 def _print(header: dict[str, Any], text: str = "") -> None:
@@ -98,7 +102,7 @@ class _Gathered:
 
 def too_long() -> NoReturn:
     """Refuse a text of too many characters."""
-    raise Refusal("document_too_large", f"It has more than {MOST_CHARACTERS:,} characters.")
+    raise Refusal(f"It has more than {MOST_CHARACTERS:,} characters.", code="document_too_large")
 
 
 def read_pdf(path: Path) -> tuple[str, int]:
@@ -111,13 +115,13 @@ def read_pdf(path: Path) -> tuple[str, int]:
     except pypdfium2.PdfiumError as error:
         if error.err_code in (FPDF_ERR_PASSWORD, FPDF_ERR_SECURITY):
             raise Refusal(
-                "document_encrypted", "The PDF is encrypted. Send it without a password."
+                "The PDF is encrypted. Send it without a password.", code="document_encrypted"
             ) from None
-        raise Refusal("document_unreadable", "The PDF is damaged.") from None
+        raise Refusal("The PDF is damaged.", code="document_unreadable") from None
     if len(pdf) > MOST_PAGES:
         raise Refusal(
-            "document_too_large",
             f"The PDF has {len(pdf)} pages and at most {MOST_PAGES} are read. Split it.",
+            code="document_too_large",
         )
     gathered, unreadable = _Gathered(), 0
     for number in range(len(pdf)):
@@ -130,7 +134,7 @@ def read_pdf(path: Path) -> tuple[str, int]:
             continue
         gathered.add(unwrapped(found))
     if unreadable == len(pdf):
-        raise Refusal("document_unreadable", "No page of the PDF can be read.")
+        raise Refusal("No page of the PDF can be read.", code="document_unreadable")
     return gathered.text(), len(pdf)
 
 
@@ -190,7 +194,7 @@ def read_docx(path: Path) -> tuple[str, None]:
         PackageNotFoundError,
         Exception,
     ) as error:  # lxml's, zipfile's and its own share no base
-        raise Refusal("document_unreadable", "The DOCX is damaged.") from error
+        raise Refusal("The DOCX is damaged.", code="document_unreadable") from error
     return gathered.text(), None
 
 
@@ -200,20 +204,22 @@ def check_zip(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise Refusal("document_unreadable", "The file is a damaged archive.") from error
+        raise Refusal("The file is a damaged archive.", code="document_unreadable") from error
     if any(entry.flag_bits & 1 for entry in entries):
-        raise Refusal("document_encrypted", "The file is encrypted. Send it without a password.")
+        raise Refusal(
+            "The file is encrypted. Send it without a password.", code="document_encrypted"
+        )
     large = [entry for entry in entries if entry.file_size > _SMALL]
     if (
         len(entries) > MOST_ENTRIES
         or sum(entry.file_size for entry in entries) > MOST_UNZIPPED
         or any(entry.file_size > MOST_RATIO * max(1, entry.compress_size) for entry in large)
     ):
-        raise Refusal("document_too_large", "The file would unpack to more than is read.")
+        raise Refusal("The file would unpack to more than is read.", code="document_too_large")
     if "word/document.xml" not in {entry.filename for entry in entries}:
         raise Refusal(
-            "document_type_unsupported",
             "The file is an archive, but no DOCX. Send text, Markdown, HTML, PDF or DOCX.",
+            code="document_type_unsupported",
         )
 
 

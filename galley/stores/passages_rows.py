@@ -59,6 +59,11 @@ def find_collection(connection: sqlite3.Connection, owner: str, name: str) -> Co
     return _collection(row) if row else None
 
 
+def collection_numbers(connection: sqlite3.Connection) -> list[int]:
+    """Return the numbers of all collections, whoever has them; for what is kept beside them."""
+    return [number for (number,) in connection.execute("SELECT number FROM collections")]
+
+
 def list_documents(
     connection: sqlite3.Connection,
     owner: str,

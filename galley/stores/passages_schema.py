@@ -83,10 +83,12 @@ CREATE TABLE trash (
 """
 
 
-def connect(path: Path, *, reading: bool = False) -> sqlite3.Connection:
+def connect(
+    path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S, reading: bool = False
+) -> sqlite3.Connection:
     """Open the file; any thread may use the connection, one at a time."""
     connection = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
     )
     if reading:
         connection.execute("PRAGMA query_only = ON")

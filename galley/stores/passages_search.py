@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galley.stores.passages import EVERYONE, Floats, Found, Only
+from galley.stores.passages_graph import Graphs
 from galley.stores.passages_rows import chosen
 from galley.stores.passages_schema import NUMBER_BITS, reading
 from galley.stores.passages_vectors import Integers, Vectors, View
@@ -18,11 +19,23 @@ from galley.stores.passages_words import asked, score
 CANDIDATES = 100
 """How many each ranking brings to the fusion."""
 
+_OVERFETCH = 2  # of an index, for what is not shown any more
+_MOST_OTHERS = 20_000  # passages that are not in an index
 _K = 60
 _ATTEMPTS = 100
 
-_Scored: TypeAlias = tuple[float, int]
-"""A score, and the passage that has it."""
+# The joins are in the order in which they are to be done: few passages, then what they are of.
+_PASSAGES = f"""
+SELECT p.id, c.id, d.id, v.name, v.metadata, p.start, p.end, p.text, p.context
+FROM json_each(?) j CROSS JOIN passages p ON p.id = j.value
+  CROSS JOIN versions v ON v.id = p.id >> {NUMBER_BITS}
+  CROSS JOIN documents d ON d.id = v.document AND d.live = v.id
+  CROSS JOIN collections c ON c.number = d.collection
+WHERE d.owner IN (?, ?)
+"""  # noqa: S608 - of a constant; values are bound
+
+_Scored: TypeAlias = tuple[int, float]
+"""A passage and its score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +50,15 @@ class Question:
     only: Only | None
 
 
-@dataclass(slots=True)
-class _Candidate:
-    """A passage that one of the rankings brought."""
-
-    dense: float | None = None
-    bm25: float | None = None
-    dense_rank: int | None = None
-    bm25_rank: int | None = None
-
-    @property
-    def score(self) -> float:
-        ranks = (self.dense_rank, self.bm25_rank)
-        return sum((_K + 1) / (_K + rank) for rank in ranks if rank is not None) / len(ranks)
-
-
-def search(connection: sqlite3.Connection, loaded: Vectors, question: Question) -> list[Found]:
+def search(
+    connection: sqlite3.Connection, loaded: Vectors, graphs: Graphs, question: Question
+) -> list[Found]:
     """Answer `question` from what the file holds at this moment."""
     for _ in range(_ATTEMPTS):
         with reading(connection):
             views = _views(connection, loaded, question)
             if views is not None:
-                return _search(connection, views, question)
+                return _search(connection, graphs, views, question)
     raise RuntimeError("the collection changes faster than it can be read")
 
 
@@ -78,7 +78,7 @@ def _views(
     """Return what is to be searched; None when the file has moved on since we began to read."""
     rows = connection.execute(
         "SELECT number, model, dimensions, generation FROM collections"
-        " WHERE id IN (SELECT value FROM json_each(?)) AND owner IN (?, ?)",
+        " WHERE id IN (SELECT value FROM json_each(?)) AND +owner IN (?, ?)",
         (json.dumps(list(question.collection_ids)), question.owner, EVERYONE),
     ).fetchall()
     places: list[_Place] = []
@@ -94,75 +94,90 @@ def _views(
 
 
 def _search(
-    connection: sqlite3.Connection, places: Sequence[_Place], question: Question
+    connection: sqlite3.Connection, graphs: Graphs, places: Sequence[_Place], question: Question
 ) -> list[Found]:
     words = asked(question.text)
     dense, bm25, cosines = list[_Scored](), list[_Scored](), dict[int, float]()
     for place in places:
         view, vector = place.view, question.vectors.get(place.model)
         points = score(connection, place.number, view, words)
-        with_words = _best(np.where(place.within, points, 0), above=0)
-        bm25 += _scored(view, with_words, points)
+        with_words = np.sort(_best(np.where(place.within, points, 0), above=0))
+        bm25 += _scored(view, with_words, points[with_words])
         if vector is not None:
-            everywhere = view.cosines(vector, place.within)
-            dense += _scored(view, _best(everywhere, above=-np.inf), everywhere)
-            cosines |= {id_: cosine for cosine, id_ in _scored(view, with_words, everywhere)}
-    best = _fuse(dense, bm25, cosines)[: question.limit]
-    return _told(connection, question.owner, best)
+            dense += _scored(view, *_nearest(graphs, place, vector))
+            theirs = view.cosines_at(vector, with_words).tolist()
+            cosines |= zip(view.ids(with_words), theirs, strict=True)
+    cosines |= dense
+    return _told(connection, question, cosines, _ranked(dense), _ranked(bm25), dict(bm25))
+
+
+def _nearest(graphs: Graphs, place: _Place, vector: Floats) -> tuple[Integers, Floats]:
+    """Return the nearest places and their cosines."""
+    view = place.view
+    # Few of what the index finds may be among those that are wanted: then all of these are
+    # looked at.
+    graph = graphs.of(place.number, view) if place.within is view.alive else None
+    if graph is not None:
+        others = graph.uncovered(view)
+        near = view.places(graph.nearest(vector, _OVERFETCH * CANDIDATES))
+        if len(near) >= CANDIDATES and len(others) <= _MOST_OTHERS:
+            near = np.sort(np.concatenate([near, others]))
+            cosines = view.cosines_at(vector, near)
+            best = _best(cosines, above=-np.inf)
+            return near[best], cosines[best]
+    cosines = view.cosines(vector, place.within)
+    best = _best(cosines, above=-np.inf)
+    return best, cosines[best]
 
 
 def _best(scores: Floats, *, above: float) -> Integers:
     """Return the places of the best scores."""
-    places: Integers = np.arange(len(scores))
-    if len(scores) > CANDIDATES:
-        places = np.argpartition(scores, -CANDIDATES)[-CANDIDATES:]
-    return places[scores[places] > above]
+    (places,) = (scores > above).nonzero()
+    if len(places) > CANDIDATES:
+        places = places[np.argpartition(scores[places], -CANDIDATES)[-CANDIDATES:]]
+    return places
 
 
 def _scored(view: View, places: Integers, scores: Floats) -> list[_Scored]:
-    return list(zip(scores[places].tolist(), view.ids(places), strict=True))
+    return list(zip(view.ids(places), scores.tolist(), strict=True))
 
 
-def _fuse(
-    dense: list[_Scored], bm25: list[_Scored], cosines: Mapping[int, float]
-) -> list[tuple[int, _Candidate]]:
-    """Rank by the sum of 1 / (60 + rank); by the cosine where that is the same.
-
-    Args:
-        cosines: of those that words found.
-    """
-    found: dict[int, _Candidate] = {}
-    for rank, (cosine, id_) in enumerate(_ranked(dense), 1):
-        found[id_] = _Candidate(dense=cosine, dense_rank=rank)
-    for rank, (points, id_) in enumerate(_ranked(bm25), 1):
-        candidate = found.setdefault(id_, _Candidate(dense=cosines.get(id_)))
-        candidate.bm25, candidate.bm25_rank = points, rank
-    return sorted(found.items(), key=lambda item: (-item[1].score, -(item[1].dense or 0), item[0]))
+def _ranked(scores: list[_Scored]) -> dict[int, int]:
+    """Return the rank of each, from 1; those of equal scores in the order of their ids."""
+    scores.sort(key=lambda item: (-item[1], item[0]))
+    return {id_: rank for rank, (id_, _) in enumerate(scores[:CANDIDATES], 1)}
 
 
-def _ranked(scores: list[_Scored]) -> list[_Scored]:
-    return sorted(scores, key=lambda item: (-item[0], item[1]))[:CANDIDATES]
+def _fused(dense: Mapping[int, int], bm25: Mapping[int, int]) -> dict[int, float]:
+    """Return half the sum of 61 / (60 + rank) for each: 1 for the first in both."""
+    found = {id_: (_K + 1) / (_K + rank) / 2 for id_, rank in dense.items()}
+    for id_, rank in bm25.items():
+        found[id_] = found.get(id_, 0.0) + (_K + 1) / (_K + rank) / 2
+    return found
 
 
 def _told(
-    connection: sqlite3.Connection, owner: str, best: Sequence[tuple[int, _Candidate]]
+    connection: sqlite3.Connection,
+    question: Question,
+    cosines: Mapping[int, float],
+    dense: Mapping[int, int],
+    bm25: Mapping[int, int],
+    points: Mapping[int, float],
 ) -> list[Found]:
-    rows = connection.execute(
-        "SELECT p.id, c.id, d.id, v.name, v.metadata, p.start, p.end, p.text, p.context"
-        " FROM passages p JOIN versions v ON v.id = p.id >> ? JOIN documents d ON d.live = v.id"
-        " AND d.id = v.document JOIN collections c ON c.number = d.collection"
-        " WHERE p.id IN (SELECT value FROM json_each(?)) AND d.owner IN (?, ?)",
-        (NUMBER_BITS, json.dumps([id_ for id_, _ in best]), owner, EVERYONE),
-    )
+    """Return the best passages of both rankings; of equal ones, the nearer first."""
+    scores = _fused(dense, bm25)
+    order = sorted(scores, key=lambda id_: (-scores[id_], -cosines.get(id_, 0.0), id_))
+    best = order[: question.limit]
+    rows = connection.execute(_PASSAGES, (json.dumps(best), question.owner, EVERYONE))
     told = {row[0]: row[1:] for row in rows}
     found: list[Found] = []
-    for id_, why in best:
+    for id_ in best:
         collection_id, document_id, name, metadata, *rest = told[id_]
         found.append(
             Found(
                 collection_id, document_id, name, json.loads(metadata),
-                id_ & ((1 << NUMBER_BITS) - 1), *rest, score=why.score, dense=why.dense,
-                bm25=why.bm25, dense_rank=why.dense_rank, bm25_rank=why.bm25_rank,
+                id_ & ((1 << NUMBER_BITS) - 1), *rest, score=scores[id_], dense=cosines.get(id_),
+                bm25=points.get(id_), dense_rank=dense.get(id_), bm25_rank=bm25.get(id_),
             )
         )  # fmt: skip
     return found

@@ -7,18 +7,20 @@ more is cleared away in between.
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
+import structlog
 
-from galley.core.errors import BadRequestError, NotFoundError
+from galley.core.errors import BadRequestError, NotFoundError, OverloadedError
 from galley.db.cursors import Page
+from galley.db.engine import BUSY_TIMEOUT_S
 from galley.db.tables import utc_now
 from galley.stores import passages_rows as rows
 from galley.stores import passages_writing as writing
@@ -33,13 +35,18 @@ from galley.stores.passages import (
     Slice,
     Status,
 )
+from galley.stores.passages_graph import Graphs
+from galley.stores.passages_rows import collection_numbers
 from galley.stores.passages_schema import AT_ONCE, NUMBER_BITS, connect, prepare, transaction
 from galley.stores.passages_search import Question, search
 from galley.stores.passages_tidy import give_up, tidy
 from galley.stores.passages_vectors import Vectors
 
+GRAPH_FROM = 100_000
 MAX_PASSAGES = 1 << NUMBER_BITS
 _READERS = 3
+
+_log = structlog.get_logger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,24 +54,34 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def open_passages(
-    path: Path, *, memory_bytes: int, clock: Callable[[], datetime] = utc_now
+    path: Path,
+    *,
+    memory_bytes: int,
+    graph_from: int = GRAPH_FROM,
+    busy_timeout_s: float = BUSY_TIMEOUT_S,
+    clock: Callable[[], datetime] = utc_now,
 ) -> AsyncGenerator["SqlitePassages"]:
     """Open the file `path`; what a crash left unfinished in it is cleared away.
 
     Args:
         memory_bytes: for vectors that are kept in memory.
+        graph_from: passages that a collection has when its vectors are indexed; the nearest of
+            fewer are found by looking at all.
+        busy_timeout_s: how long to wait for another process that is writing.
     Raises:
         SettingsError: it cannot be opened, or was made by a newer Galley.
     """
     await asyncio.to_thread(prepare, path)
     with ExitStack() as stack:
-        writer = stack.enter_context(closing(connect(path)))
+        writer = stack.enter_context(closing(connect(path, busy_timeout_s=busy_timeout_s)))
         with transaction(writer):
             give_up(writer)
         readers = [
             stack.enter_context(closing(connect(path, reading=True))) for _ in range(_READERS)
         ]
-        passages = SqlitePassages(writer, readers, Vectors(memory_bytes), clock)
+        graphs = Graphs(path.with_suffix(".graphs"), graph_from)
+        graphs.keep(collection_numbers(writer))
+        passages = SqlitePassages(writer, readers, Vectors(memory_bytes), graphs, clock)
         try:
             yield passages
         finally:
@@ -79,9 +96,11 @@ class SqlitePassages:
         writer: sqlite3.Connection,
         readers: Sequence[sqlite3.Connection],
         vectors: Vectors,
+        graphs: Graphs,
         clock: Callable[[], datetime],
     ) -> None:
         self.vectors = vectors
+        self.graphs = graphs
         self._clock = clock
         self._writer = writer
         self._writing = ThreadPoolExecutor(1, "galley-passages-writer")
@@ -99,6 +118,7 @@ class SqlitePassages:
         await asyncio.gather(self._tidying, return_exceptions=True)
         await asyncio.to_thread(self._writing.shutdown)
         await asyncio.to_thread(self._reading.shutdown)
+        await asyncio.to_thread(self.graphs.close)
 
     async def create_collection(self, owner: str, new: NewCollection) -> Collection:
         await self._commit(writing.add_collection, owner, new, self._now())
@@ -116,7 +136,10 @@ class SqlitePassages:
 
     async def delete_collection(self, owner: str, collection_id: str) -> bool:
         numbers = await self._commit(writing.drop_collection, owner, collection_id)
-        self.vectors.forget(numbers)
+        if numbers:
+            self.vectors.forget(numbers)
+            left = await self._read(collection_numbers)
+            await asyncio.to_thread(self.graphs.keep, left)
         self._untidy.set()
         return bool(numbers)
 
@@ -189,7 +212,7 @@ class SqlitePassages:
         only: Only | None = None,
     ) -> list[Found]:
         question = Question(owner, collection_ids, text, vectors, limit, only)
-        return await self._read(search, self.vectors, question)
+        return await self._read(search, self.vectors, self.graphs, question)
 
     async def tidied(self) -> None:
         """Wait until what was deleted is cleared away."""
@@ -227,7 +250,8 @@ class SqlitePassages:
         while True:
             await self._untidy.wait()
             self._untidy.clear()
-            await self.tidied()
+            with suppress(OverloadedError):  # it is in the log; the next deletion tries again
+                await self.tidied()
 
     async def _read(
         self,
@@ -238,7 +262,8 @@ class SqlitePassages:
         def run() -> T:
             connection = self._readers.get()
             try:
-                return query(connection, *args, **kwargs)
+                with _available():
+                    return query(connection, *args, **kwargs)
             finally:
                 self._readers.put(connection)
 
@@ -279,13 +304,27 @@ class SqlitePassages:
         **kwargs: P.kwargs,
     ) -> Callable[[], T]:
         def run() -> T:
-            with transaction(self._writer, durable=durable):
+            with _available(), transaction(self._writer, durable=durable):
                 return change(self._writer, *args, **kwargs)
 
         return run
 
     def _now(self) -> str:
         return self._clock().isoformat()
+
+
+@contextmanager
+def _available() -> Generator[None]:
+    """Say it in the words of a route when the file is locked, or the disk full."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        _log.exception("passages_unavailable")
+        raise OverloadedError(
+            "The server's documents cannot be reached. Try again in a moment.",
+            code="database_unavailable",
+            retry_after=1,
+        ) from error
 
 
 def _check(piece: Slice, staged: writing.Staged, before: int) -> None:

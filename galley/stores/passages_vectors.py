@@ -18,6 +18,7 @@ from galley.stores.passages_schema import NUMBER_BITS, span
 
 Integers = NDArray[np.int64]
 
+_NO_FLOATS: Floats = np.zeros(0, np.float32)
 _SPARE_ROWS = 1024
 _BYTES_BESIDE_VECTOR = 3  # a word count, and whether the row is shown
 
@@ -65,6 +66,21 @@ class View:
         at = np.searchsorted(self.begins, places, "right") - 1
         return ((self.versions[at] << NUMBER_BITS) + places - self.begins[at]).tolist()
 
+    @property
+    def shown_versions(self) -> NDArray[np.bool_]:
+        """Say of each of `versions` whether it is shown."""
+        return self.alive[self.begins]
+
+    def vectors_at(self, places: Integers) -> Floats:
+        """Return the vectors at `places`, which are in ascending order."""
+        found: list[Floats] = []
+        begin = 0
+        for block in self.blocks:
+            first, last = np.searchsorted(places, (begin, begin + len(block)))
+            found.append(block[places[first:last] - begin])
+            begin += len(block)
+        return np.concatenate(found)
+
     def only(self, versions: Iterable[int]) -> NDArray[np.bool_]:
         """Say of every place whether it is shown and of one of `versions`."""
         return self.alive & np.repeat(np.isin(self.versions, list(versions)), self.sizes)
@@ -86,13 +102,7 @@ class View:
 
     def cosines_at(self, vector: Floats, places: Integers) -> Floats:
         """Return the cosine to each of `places`, which are in ascending order."""
-        found: list[Floats] = []
-        begin = 0
-        for block in self.blocks:
-            first, last = np.searchsorted(places, (begin, begin + len(block)))
-            found.append(np.vecdot(block[places[first:last] - begin], vector))
-            begin += len(block)
-        return np.concatenate(found) if found else np.zeros(0, np.float32)
+        return np.vecdot(self.vectors_at(places), vector) if len(places) else _NO_FLOATS
 
 
 class _Loaded:

@@ -15,6 +15,7 @@ import sqlite3
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,5 +104,5 @@ def _counts(
         ).fetchall()
         if not rows:
             break
-        counts[view.places(np.fromiter((row[0] for row in rows), np.int64, len(rows)))] = least
+        counts[view.places(np.fromiter(chain.from_iterable(rows), np.int64, len(rows)))] = least
     return counts

@@ -8,6 +8,7 @@ import pytest
 
 from galley.client import Client, errors
 from galley.client.calls import AskOptions, ChatOptions, ClassifyOptions, CompletionOptions
+from galley.client.documents import DocumentOptions, ListOptions, SearchOptions
 
 PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
 
@@ -26,12 +27,14 @@ def test_every_method_is_in_the_docs(name: str) -> None:
         ("completions", CompletionOptions),
         ("ask", AskOptions),
         ("classify_many", ClassifyOptions),
+        ("retrieve", SearchOptions),
+        ("add_document", DocumentOptions),
+        ("documents", ListOptions),
     ],
 )
 def test_every_option_is_in_the_docs(method: str, shape: Any) -> None:
-    (row,) = [
-        line for line in PAGE.splitlines() if line.startswith(f"| `{method}`") and "`model`" in line
-    ]
+    options = PAGE.partition("| method | options |")[2]
+    (row,) = [line for line in options.splitlines() if line.startswith(f"| `{method}`")]
 
     assert [option for option in inspect.get_annotations(shape) if f"`{option}`" not in row] == []
 

@@ -37,7 +37,7 @@ def retrieve(client: httpx2.Client, query: str, **said: Any) -> Any:
     return answer.json()
 
 
-def test_what_is_added_is_found(client):
+def test_what_is_added_is_found(client: httpx2.Client) -> None:
     made = add(client, TIDES, name="tides.md", metadata={"year": 2026, "read": True})
     add(client, BREAD, name="bread.md")
 
@@ -63,7 +63,9 @@ def test_what_is_added_is_found(client):
 
 
 @pytest.mark.parametrize("path", ["/v1/retrieve", "/retrieve", "/api/v1/retrieve", "/api/retrieve"])
-def test_retrieve_answers_to_the_letter_wherever_it_is_served(client, path):
+def test_retrieve_answers_to_the_letter_wherever_it_is_served(
+    client: httpx2.Client, path: str
+) -> None:
     add(client, TIDES)
 
     answer = client.get(path, params={"query": "moon"})
@@ -73,7 +75,7 @@ def test_retrieve_answers_to_the_letter_wherever_it_is_served(client, path):
     assert answer.headers["content-type"] == "application/json"
 
 
-def test_details_say_where_a_passage_is_from_and_why(client):
+def test_details_say_where_a_passage_is_from_and_why(client: httpx2.Client) -> None:
     text = TIDES + "\n\n## Ports\n\n" + "Every port keeps a delay of its own behind the moon. " * 12
     made = add(client, text, name="tides.md")
 
@@ -89,7 +91,7 @@ def test_details_say_where_a_passage_is_from_and_why(client):
     assert first["dense_rank"] == 1
 
 
-def test_a_search_says_what_it_was_done_by(client):
+def test_a_search_says_what_it_was_done_by(client: httpx2.Client) -> None:
     add(client, TIDES)
 
     found = retrieve(client, "moon", detail=True)
@@ -98,7 +100,9 @@ def test_a_search_says_what_it_was_done_by(client):
     assert found["indexing"] is False
 
 
-def test_a_search_is_narrowed_by_collection_document_name_and_metadata(client):
+def test_a_search_is_narrowed_by_collection_document_name_and_metadata(
+    client: httpx2.Client,
+) -> None:
     client.post("/v1/collections", json={"name": "kitchen"})
     first = add(client, TIDES, name="a.md", metadata={"year": 1, "kind": "sea", "good": True})
     second = add(client, BREAD, name="b.md", collection="kitchen", metadata={"year": 2})
@@ -115,7 +119,7 @@ def test_a_search_is_narrowed_by_collection_document_name_and_metadata(client):
     assert texts(metadata=["kind=sea", "year=2"]) == []
 
 
-def test_files_are_read_whatever_their_names_say(client):
+def test_files_are_read_whatever_their_names_say(client: httpx2.Client) -> None:
     files = {"a.bin": make_pdf(TIDES), "../../b": make_docx(BREAD), "c.html": b"<html><p>Ebb</p>"}
 
     made = [
@@ -133,7 +137,9 @@ def test_files_are_read_whatever_their_names_say(client):
     assert "moon pulls the sea" in retrieve(client, "moon", limit=1)["documents"][0]
 
 
-def test_a_document_is_shown_with_its_text_that_no_browser_takes_for_a_page(client):
+def test_a_document_is_shown_with_its_text_that_no_browser_takes_for_a_page(
+    client: httpx2.Client,
+) -> None:
     made = add(client, "<b>bold</b>", media_type="text/plain")
 
     shown = client.get(f"/v1/documents/{made['id']}")
@@ -146,7 +152,7 @@ def test_a_document_is_shown_with_its_text_that_no_browser_takes_for_a_page(clie
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_new_version_takes_the_place_of_the_old(client):
+def test_a_new_version_takes_the_place_of_the_old(client: httpx2.Client) -> None:
     made = add(client, TIDES, name="one.md", metadata={"n": 1})
 
     answer = client.put(f"/v1/documents/{made['id']}", json={"text": BREAD})
@@ -157,7 +163,7 @@ def test_a_new_version_takes_the_place_of_the_old(client):
     assert client.get(f"/v1/documents/{made['id']}/text").text == BREAD
 
 
-def test_a_version_that_cannot_be_read_leaves_the_old_one(client):
+def test_a_version_that_cannot_be_read_leaves_the_old_one(client: httpx2.Client) -> None:
     made = add(client, TIDES)
 
     refused = client.put(
@@ -168,7 +174,7 @@ def test_a_version_that_cannot_be_read_leaves_the_old_one(client):
     assert retrieve(client, "moon")["documents"] == [TIDES]
 
 
-def test_what_is_deleted_is_found_no_more(client):
+def test_what_is_deleted_is_found_no_more(client: httpx2.Client) -> None:
     made = add(client, TIDES)
 
     gone = client.delete(f"/v1/documents/{made['id']}")
@@ -179,7 +185,7 @@ def test_what_is_deleted_is_found_no_more(client):
     assert client.delete(f"/v1/documents/{made['id']}").status_code == 404
 
 
-def test_documents_are_listed_in_pages(client):
+def test_documents_are_listed_in_pages(client: httpx2.Client) -> None:
     made = [add(client, f"Note {n}", name=f"{n}.md") for n in range(3)]
 
     first = client.get("/v1/documents", params={"limit": 2}).json()
@@ -191,7 +197,9 @@ def test_documents_are_listed_in_pages(client):
     assert [row["name"] for row in named["data"]] == ["2.md"]
 
 
-def test_collections_are_made_listed_and_deleted_with_what_is_in_them(client):
+def test_collections_are_made_listed_and_deleted_with_what_is_in_them(
+    client: httpx2.Client,
+) -> None:
     made = client.post("/v1/collections", json={"name": "my/own", "metadata": {"a": "b"}})
     document = add(client, TIDES, collection="my/own")
 
@@ -208,7 +216,7 @@ def test_collections_are_made_listed_and_deleted_with_what_is_in_them(client):
     assert client.get(f"/v1/documents/{document['id']}").status_code == 404
 
 
-def test_adding_and_asking_are_booked(live_server):
+def test_adding_and_asking_are_booked(live_server: LiveServer) -> None:
     added = live_server.post("/v1/documents", text=TIDES)
     asked = live_server.client.get("/v1/retrieve", params={"query": "moon"})
 
@@ -221,7 +229,7 @@ def test_adding_and_asking_are_booked(live_server):
     assert first["served_model"] == second["served_model"] == "all-minilm-l6-v2"
 
 
-def test_limits_are_told_and_hold(live_server):
+def test_limits_are_told_and_hold(live_server: LiveServer) -> None:
     key = live_server.key_of_new_user(limits={"requests_per_minute": 3})
     headers = {"authorization": f"Bearer {key}"}
     with httpx2.Client(base_url=live_server.url, headers=headers, timeout=60) as client:
@@ -251,7 +259,9 @@ def test_limits_are_told_and_hold(live_server):
         ({"text": "\x00\x01"}, 400),
     ],
 )
-def test_a_bad_document_is_refused(client, body, status):
+def test_a_bad_document_is_refused(
+    client: httpx2.Client, body: dict[str, Any], status: int
+) -> None:
     answer = client.post("/v1/documents", json=body)
 
     assert answer.status_code == status, answer.text
@@ -270,7 +280,13 @@ def test_a_bad_document_is_refused(client, body, status):
         (b"text", {"unknown": "1"}, 422),
     ],
 )
-def test_a_bad_upload_is_refused_and_leaves_no_file(live_server, client, content, data, status):
+def test_a_bad_upload_is_refused_and_leaves_no_file(
+    live_server: LiveServer,
+    client: httpx2.Client,
+    content: bytes,
+    data: dict[str, str],
+    status: int,
+) -> None:
     answer = client.post("/v1/documents", files={"file": ("a", content)}, data=data)
 
     assert answer.status_code == status, answer.text
@@ -286,7 +302,7 @@ def test_a_bad_upload_is_refused_and_leaves_no_file(live_server, client, content
         "&".join(["query=a"] * 600),
     ],
 )  # fmt: skip
-def test_a_bad_question_is_refused(client, query):
+def test_a_bad_question_is_refused(client: httpx2.Client, query: str) -> None:
     answer = client.get(f"/v1/retrieve?{query}")
 
     assert answer.status_code == 422, answer.text
@@ -296,7 +312,7 @@ def test_a_bad_question_is_refused(client, query):
 @pytest.mark.parametrize(
     "query", ['"', "a AND (", "NEAR(", "* OR *", "\u0000", "'; DROP TABLE words; --", "\u6f6e"]
 )
-def test_a_question_has_no_syntax(client, query):
+def test_a_question_has_no_syntax(client: httpx2.Client, query: str) -> None:
     add(client, TIDES)
 
     assert client.get("/v1/retrieve", params={"query": query}).status_code == 200
@@ -315,11 +331,13 @@ def test_a_question_has_no_syntax(client, query):
         ("GET", "/v1/documents?collection=nowhere"),
     ],
 )
-def test_what_is_not_there_is_a_404(client, method, path):
+def test_what_is_not_there_is_a_404(client: httpx2.Client, method: str, path: str) -> None:
     assert client.request(method, path).status_code == 404
 
 
-def test_two_owners_with_the_same_names_and_texts_never_meet(live_server, client):
+def test_two_owners_with_the_same_names_and_texts_never_meet(
+    live_server: LiveServer, client: httpx2.Client
+) -> None:
     headers = {"authorization": f"Bearer {live_server.key_of_new_user()}"}
     with httpx2.Client(base_url=live_server.url, headers=headers, timeout=60) as other:
         both = (client, other)
@@ -364,7 +382,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator
         yield server
 
 
-def test_without_a_model_a_document_is_refused_with_the_reason(bare):
+def test_without_a_model_a_document_is_refused_with_the_reason(bare: LiveServer) -> None:
     answer = bare.post("/v1/documents", text=TIDES)
 
     assert answer.status_code == 404
@@ -372,18 +390,18 @@ def test_without_a_model_a_document_is_refused_with_the_reason(bare):
     assert bare.client.get("/v1/retrieve?query=moon").json() == {"documents": []}
 
 
-def test_an_upload_over_the_limit_is_cut_off(bare):
+def test_an_upload_over_the_limit_is_cut_off(bare: LiveServer) -> None:
     answer = bare.client.post("/v1/documents", files={"file": ("a.txt", b"word " * 1_000_000)})
 
     assert answer.status_code == 413
     assert list((bare.settings.data_dir / "incoming").iterdir()) == []
 
 
-def test_a_text_over_the_body_limit_is_cut_off(bare):
+def test_a_text_over_the_body_limit_is_cut_off(bare: LiveServer) -> None:
     assert bare.post("/v1/documents", text="x" * 20_000).status_code == 413
 
 
-def test_a_stranger_is_turned_away_before_their_file_is_read(bare):
+def test_a_stranger_is_turned_away_before_their_file_is_read(bare: LiveServer) -> None:
     answer = httpx2.post(f"{bare.url}/v1/documents", files={"file": ("a.txt", b"word")})
 
     assert answer.status_code == 401

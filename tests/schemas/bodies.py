@@ -24,11 +24,13 @@ from galley.schemas.messages import (
 from galley.schemas.responses import (
     FunctionTool,
     Includable,
+    RankingOptions,
     ResponsesRequest,
     ResponseStreamOptions,
     TextSettings,
 )
 from galley.schemas.responses_input import (
+    FileSearchItem,
     FunctionCallItem,
     FunctionOutputItem,
     InputText,
@@ -46,6 +48,7 @@ _SHAPES = (
     CustomTool, OutputConfig,
     ResponsesRequest, ResponseStreamOptions, TextSettings, FunctionTool, InputText, OutputText,
     MessageItem, FunctionCallItem, FunctionOutputItem, ReasoningItem,
+    FileSearchItem, RankingOptions,
 )  # fmt: skip
 FREE = frozenset({"parameters", "schema", "input_schema", "logit_bias", "metadata"}) | {
     name for shape in _SHAPES for name in shape.inert
@@ -178,11 +181,31 @@ _prompts = st.one_of(
     st.lists(_tokens, min_size=1, max_size=3),
 )
 
+_scalars = st.booleans() | st.integers(-(10**6), 10**6) | text
+_compares = fields(
+    {}, type=st.sampled_from(["eq", "ne", "gte"]), key=some_text, value=_scalars
+) | fields({}, type=st.just("in"), key=some_text, value=st.lists(text, max_size=2))
+_groups = fields({}, type=st.just("or"), filters=st.lists(_compares, min_size=1, max_size=2))
+_filters = _compares | fields(
+    {}, type=st.just("and"), filters=st.lists(_compares | _groups, min_size=1, max_size=2)
+)
+_collections = st.lists(some_text, min_size=1, max_size=2)
+_retrieving = st.fixed_dictionaries(
+    {},
+    optional={
+        "collections": _collections,
+        "limit": st.integers(1, 50),
+        "filters": _filters,
+        "min_score": st.floats(0, 1),
+    },
+)
+
 chats = joined(
     fields(
         _sampling
         | _inert
         | {
+            "galley": fields({"retrieve": _retrieving}),
             "max_completion_tokens": st.integers(1, MAX_TOKENS),
             "response_format": _formats,
             "modalities": st.just(["text"]),
@@ -344,12 +367,22 @@ _items = st.one_of(
         output=text | st.lists(_input_parts, max_size=2),
     ),
     fields(_any_of(ReasoningItem), type=st.just("reasoning"), summary=json_values),
+    fields(_any_of(FileSearchItem), type=st.just("file_search_call")),
     fields({}, type=st.just("item_reference"), id=some_text),
 )
 _flat_tools = fields(
     _any_of(FunctionTool) | {"description": text, "parameters": _schemas, "strict": st.booleans()},
     type=st.just("function"),
     name=name,
+)
+_searches = fields(
+    {
+        "max_num_results": st.integers(1, 50),
+        "filters": _filters,
+        "ranking_options": fields(_any_of(RankingOptions) | {"score_threshold": st.floats(0, 1)}),
+    },
+    type=st.just("file_search"),
+    vector_store_ids=_collections,
 )
 _flat_formats = st.one_of(
     st.fixed_dictionaries({"type": st.sampled_from(["text", "json_object"])}),
@@ -374,7 +407,9 @@ responses = fields(
         "top_logprobs": st.integers(0, 20),
         "include": st.lists(st.sampled_from(get_args(Includable)), max_size=3),
         "text": fields(_any_of(TextSettings) | {"format": _flat_formats}),
-        "tools": st.lists(_flat_tools, max_size=2),
+        "tools": st.tuples(st.lists(_flat_tools, max_size=2), st.lists(_searches, max_size=1)).map(
+            lambda both: [*both[0], *both[1]]
+        ),
         "tool_choice": st.sampled_from(["none", "auto"]),
         "parallel_tool_calls": st.booleans(),
         "metadata": st.dictionaries(text, text, max_size=3),

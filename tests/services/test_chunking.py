@@ -28,14 +28,14 @@ def tokens(text: str, starts: Starts, passage: Passage) -> int:
 
 
 @given(texts, st.booleans())
-def test_a_passage_is_what_the_text_says_at_its_place(text, has_headings):
+def test_a_passage_is_what_the_text_says_at_its_place(text: str, has_headings: bool) -> None:
     for passage in cut(text, has_headings=has_headings):
         assert text[passage.start : passage.end] == passage.text
         assert passage.text == passage.text.strip() != ""
 
 
 @given(texts, st.booleans())
-def test_nothing_of_a_text_is_left_out(text, has_headings):
+def test_nothing_of_a_text_is_left_out(text: str, has_headings: bool) -> None:
     covered = np.zeros(len(text), bool)
 
     for passage in cut(text, has_headings=has_headings):
@@ -45,7 +45,7 @@ def test_nothing_of_a_text_is_left_out(text, has_headings):
 
 
 @given(texts)
-def test_passages_come_in_order_and_none_is_longer_than_allowed(text):
+def test_passages_come_in_order_and_none_is_longer_than_allowed(text: str) -> None:
     starts = approximate_starts(text)
     made = cut(text)
 
@@ -53,7 +53,7 @@ def test_passages_come_in_order_and_none_is_longer_than_allowed(text):
     assert all(tokens(text, starts, p) <= PASSAGE_TOKENS for p in made)
 
 
-def test_a_long_paragraph_is_cut_at_sentences_and_repeats_the_last_one():
+def test_a_long_paragraph_is_cut_at_sentences_and_repeats_the_last_one() -> None:
     text = " ".join(f"Sentence number {n} says one thing and no other." for n in range(60))
 
     made = cut(text)
@@ -67,7 +67,7 @@ def test_a_long_paragraph_is_cut_at_sentences_and_repeats_the_last_one():
         assert tokens(text, starts, repeated) <= OVERLAP_TOKENS
 
 
-def test_a_paragraph_is_kept_together_where_it_fits():
+def test_a_paragraph_is_kept_together_where_it_fits() -> None:
     paragraph = "One thought takes some words to say, and it is not to be torn. " * 3
     text = "\n\n".join([paragraph.strip()] * 6)
 
@@ -76,7 +76,7 @@ def test_a_paragraph_is_kept_together_where_it_fits():
     assert {p.text.split("\n\n")[-1] for p in made} == {paragraph.strip()}
 
 
-def test_headings_are_the_context_of_what_stands_under_them():
+def test_headings_are_the_context_of_what_stands_under_them() -> None:
     body = "Some words about it that make it a section of its own, more than a few. " * 4
     text = (
         f"# Guide\n\n{body}\n\n## Install\n\n{body}\n\n### On `Linux`\n\n{body}\n\n## Use\n\n{body}"
@@ -93,20 +93,20 @@ def test_headings_are_the_context_of_what_stands_under_them():
     assert made[1].text.startswith("## Install")
 
 
-def test_a_comment_within_code_is_no_heading():
+def test_a_comment_within_code_is_no_heading() -> None:
     body = "Some words about it that make it a section of its own, more than a few. " * 4
     text = f"{body}\n\n```sh\n# not a heading\nmake\n```\n\n{body}"
 
     assert {p.context for p in cut(text)} == {"guide"}
 
 
-def test_plain_text_has_no_headings():
+def test_plain_text_has_no_headings() -> None:
     assert {p.context for p in cut("# one\n\nwords\n\n# two\n\nwords", has_headings=False)} == {
         "guide"
     }
 
 
-def test_a_heading_alone_goes_with_what_follows():
+def test_a_heading_alone_goes_with_what_follows() -> None:
     text = "# Guide\n\n## Install\n\n" + "Some words about it. " * 20
 
     (made,) = cut(text)
@@ -115,7 +115,7 @@ def test_a_heading_alone_goes_with_what_follows():
     assert made.context == "guide > Install"
 
 
-def test_one_word_without_end_is_cut_all_the_same():
+def test_one_word_without_end_is_cut_all_the_same() -> None:
     text = "x" * 100_000
 
     made = passages(text, np.zeros(1, np.int32), title="t", has_headings=False)
@@ -124,7 +124,7 @@ def test_one_word_without_end_is_cut_all_the_same():
     assert max(len(p.text) for p in made) <= 2_000
 
 
-def test_a_long_context_leaves_room_for_a_passage():
+def test_a_long_context_leaves_room_for_a_passage() -> None:
     heading = "word " * 200
 
     made = passages(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fpdf import FPDF
-from fpdf.encryption import EncryptionMethod
+from fpdf.enums import EncryptionMethod
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,18 +36,24 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "upload"
 
 
+def write(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+
+
 async def refused(
     extractor: Extractor, file: Path, content: bytes, **hints: str
 ) -> BadRequestError:
-    file.write_bytes(content)  # noqa: ASYNC240 - nothing else runs
+    write(file, content)
     with pytest.raises(BadRequestError) as caught:
         await extractor.extract(file, **hints)
     return caught.value
 
 
-async def test_a_pdf_is_read_with_paragraphs_joined_and_headings_marked(extractor, file):
+async def test_a_pdf_is_read_with_paragraphs_joined_and_headings_marked(
+    extractor: Extractor, file: Path
+) -> None:
     sentence = "The moon pulls the sea towards itself on the near side of the earth. "
-    file.write_bytes(make_pdf(f"# Tides\n\n## The moon\n\n{sentence * 6}\n\n{sentence * 3}"))
+    write(file, make_pdf(f"# Tides\n\n## The moon\n\n{sentence * 6}\n\n{sentence * 3}"))
 
     found = await extractor.extract(file, name="report.txt")
 
@@ -57,8 +63,10 @@ async def test_a_pdf_is_read_with_paragraphs_joined_and_headings_marked(extracto
     assert sentence * 2 in found.text
 
 
-async def test_a_docx_is_read_with_its_headings_and_tables(extractor, file):
-    file.write_bytes(make_docx("# Travel\n\n## Hotels\n\nUp to 130 euros a night."))
+async def test_a_docx_is_read_with_its_headings_and_tables(
+    extractor: Extractor, file: Path
+) -> None:
+    write(file, make_docx("# Travel\n\n## Hotels\n\nUp to 130 euros a night."))
 
     found = await extractor.extract(file)
 
@@ -66,7 +74,7 @@ async def test_a_docx_is_read_with_its_headings_and_tables(extractor, file):
     assert found.text == "# Travel\n\n# Hotels\n\nUp to 130 euros a night."
 
 
-async def test_rows_of_a_table_become_lines(extractor, file):
+async def test_rows_of_a_table_become_lines(extractor: Extractor, file: Path) -> None:
     from docx import Document
 
     document = Document()
@@ -80,8 +88,8 @@ async def test_rows_of_a_table_become_lines(extractor, file):
     assert found.text == "cell 0 | cell 1\ncell 2 | cell 3"
 
 
-async def test_of_a_page_only_what_is_shown_is_read(extractor, file):
-    file.write_bytes(PAGE)
+async def test_of_a_page_only_what_is_shown_is_read(extractor: Extractor, file: Path) -> None:
+    write(file, PAGE)
 
     found = await extractor.extract(file)
 
@@ -92,7 +100,7 @@ async def test_of_a_page_only_what_is_shown_is_read(extractor, file):
     )
 
 
-def test_what_is_broken_off_within_a_script_shows_none_of_it():
+def test_what_is_broken_off_within_a_script_shows_none_of_it() -> None:
     assert text_of_html("<p>seen</p><script>let hidden = '<p>") == "seen"
 
 
@@ -106,9 +114,9 @@ def test_what_is_broken_off_within_a_script_shows_none_of_it():
     ],
 )
 async def test_text_is_told_by_its_name_where_the_content_leaves_it_open(
-    extractor, file, name, media_type, kind
-):
-    file.write_bytes(b"# Notes\n\nNothing yet.")
+    extractor: Extractor, file: Path, name: str, media_type: str | None, kind: str
+) -> None:
+    write(file, b"# Notes\n\nNothing yet.")
 
     found = await extractor.extract(file, name=name, media_type=media_type)
 
@@ -125,23 +133,29 @@ async def test_text_is_told_by_its_name_where_the_content_leaves_it_open(
         "caf\u00e9 \u20ac".encode("cp1252"),
     ],
 )
-async def test_text_is_read_in_the_encoding_that_it_has(extractor, file, raw):
-    file.write_bytes(raw)
+async def test_text_is_read_in_the_encoding_that_it_has(
+    extractor: Extractor, file: Path, raw: bytes
+) -> None:
+    write(file, raw)
 
     found = await extractor.extract(file)
 
     assert found.text == "caf\u00e9 \u20ac"
 
 
-async def test_a_page_is_read_in_the_encoding_that_it_names(extractor, file):
+async def test_a_page_is_read_in_the_encoding_that_it_names(
+    extractor: Extractor, file: Path
+) -> None:
     page = '<html><meta charset="koi8-r"><p>\u043c\u043e\u0440\u0435</p>'
-    file.write_bytes(page.encode("koi8-r"))
+    write(file, page.encode("koi8-r"))
 
     assert (await extractor.extract(file)).text == "\u043c\u043e\u0440\u0435"
 
 
-async def test_a_page_cannot_name_an_encoding_that_takes_hours(extractor, file):
-    file.write_bytes(b'<html><meta charset="punycode"><p>caf\xe9</p>')
+async def test_a_page_cannot_name_an_encoding_that_takes_hours(
+    extractor: Extractor, file: Path
+) -> None:
+    write(file, b'<html><meta charset="punycode"><p>caf\xe9</p>')
 
     assert (await extractor.extract(file)).text == "caf\u00e9"
 
@@ -163,11 +177,13 @@ async def test_a_page_cannot_name_an_encoding_that_takes_hours(extractor, file):
         (b"PK\x05\x06" + bytes(18), "document_type_unsupported"),
     ],
 )
-async def test_what_cannot_be_read_is_refused_with_the_reason(extractor, file, content, code):
+async def test_what_cannot_be_read_is_refused_with_the_reason(
+    extractor: Extractor, file: Path, content: bytes, code: str
+) -> None:
     assert (await refused(extractor, file, content)).code == code
 
 
-async def test_an_encrypted_pdf_is_refused_as_such(extractor, file):
+async def test_an_encrypted_pdf_is_refused_as_such(extractor: Extractor, file: Path) -> None:
     pdf = FPDF()
     pdf.set_encryption("owner", "user", encryption_method=EncryptionMethod.AES_128)
     pdf.add_page()
@@ -177,14 +193,16 @@ async def test_an_encrypted_pdf_is_refused_as_such(extractor, file):
     assert error.code == "document_encrypted"
 
 
-async def test_a_pdf_without_text_is_said_to_need_recognition(extractor, file):
+async def test_a_pdf_without_text_is_said_to_need_recognition(
+    extractor: Extractor, file: Path
+) -> None:
     error = await refused(extractor, file, make_pdf("", pages=2))
 
     assert error.code == "document_empty"
     assert "OCR" in error.message
 
 
-async def test_a_pdf_of_ten_thousand_pages_is_refused(extractor, file):
+async def test_a_pdf_of_ten_thousand_pages_is_refused(extractor: Extractor, file: Path) -> None:
     error = await refused(extractor, file, pdf_of_pages(10_000))
 
     assert error.code == "document_too_large"
@@ -192,7 +210,9 @@ async def test_a_pdf_of_ten_thousand_pages_is_refused(extractor, file):
     assert str(MOST_PAGES) in error.message
 
 
-async def test_a_pdf_that_unpacks_to_half_a_gigabyte_costs_its_own_process_alone(extractor, file):
+async def test_a_pdf_that_unpacks_to_half_a_gigabyte_costs_its_own_process_alone(
+    extractor: Extractor, file: Path
+) -> None:
     packer = zlib.compressobj(1)
     megabytes = b" " * 8_000_000
     packed = b"".join(packer.compress(megabytes) for _ in range(60)) + packer.flush()
@@ -204,7 +224,9 @@ async def test_a_pdf_that_unpacks_to_half_a_gigabyte_costs_its_own_process_alone
     assert error.code in ("document_unreadable", "document_too_large", "document_empty")
 
 
-async def test_a_broken_pdf_is_refused_wherever_it_breaks_off(extractor, file):
+async def test_a_broken_pdf_is_refused_wherever_it_breaks_off(
+    extractor: Extractor, file: Path
+) -> None:
     whole = make_pdf("# Tides\n\nThe moon pulls the sea.")
 
     for part in (0.1, 0.5):
@@ -222,19 +244,21 @@ async def test_a_broken_pdf_is_refused_wherever_it_breaks_off(extractor, file):
     ],
     ids=["one that shrinks to a thousandth", "all together", "too many"],
 )
-async def test_a_docx_that_would_unpack_to_much_is_refused_unread(extractor, file, parts):
+async def test_a_docx_that_would_unpack_to_much_is_refused_unread(
+    extractor: Extractor, file: Path, parts: dict[str, bytes]
+) -> None:
     error = await refused(extractor, file, zipped(parts))
 
     assert error.code == "document_too_large"
 
 
-async def test_an_archive_that_is_no_docx_is_refused(extractor, file):
+async def test_an_archive_that_is_no_docx_is_refused(extractor: Extractor, file: Path) -> None:
     error = await refused(extractor, file, zipped({"sheet.xml": b"<x/>"}))
 
     assert error.code == "document_type_unsupported"
 
 
-async def test_entities_of_a_docx_are_not_expanded(extractor, file):
+async def test_entities_of_a_docx_are_not_expanded(extractor: Extractor, file: Path) -> None:
     bomb = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
     outside = '<!ENTITY host SYSTEM "file:///etc/hostname">'
     head = f'<!DOCTYPE d [<!ENTITY e0 "lol">{bomb}{outside}]>'
@@ -248,10 +272,10 @@ async def test_entities_of_a_docx_are_not_expanded(extractor, file):
 
 
 async def test_what_a_reader_is_given_has_no_secrets_and_may_write_nothing(
-    extractor, file, monkeypatch
-):
+    extractor: Extractor, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GALLEY_JWT_SECRET", "of nobody's business")
-    file.write_bytes(make_docx("Text."))
+    write(file, make_docx("Text."))
 
     assert (await extractor.extract(file)).text == "Text."
     assert sorted(path.name for path in file.parent.iterdir()) == ["upload"]
@@ -272,12 +296,12 @@ async def test_what_a_reader_is_given_has_no_secrets_and_may_write_nothing(
         ("x" * 300 + ".pdf", "x" * (LONGEST_NAME - 4) + ".pdf"),
     ],
 )
-def test_a_name_is_a_label_and_never_a_path(given_name, shown):
+def test_a_name_is_a_label_and_never_a_path(given_name: str, shown: str) -> None:
     assert label(given_name) == shown
 
 
 @given(st.text())
-def test_any_name_makes_a_label(name):
+def test_any_name_makes_a_label(name: str) -> None:
     made = label(name)
 
     assert 0 < len(made) <= LONGEST_NAME
@@ -288,7 +312,7 @@ def test_any_name_makes_a_label(name):
 
 
 @given(st.text(alphabet=st.characters(categories=("L", "Cc", "Cs", "Z"))))
-def test_cleaned_text_can_be_written_and_is_clean_already(text):
+def test_cleaned_text_can_be_written_and_is_clean_already(text: str) -> None:
     made = clean(text)
 
     made.encode()
@@ -297,7 +321,7 @@ def test_cleaned_text_can_be_written_and_is_clean_already(text):
 
 
 @given(st.text())
-def test_lines_are_joined_without_losing_a_word(text):
+def test_lines_are_joined_without_losing_a_word(text: str) -> None:
     words = [word for word in text.split() if word.isascii() and word.isalnum()]
 
     assert set(words) <= set(unwrapped(text.replace("\x02", "")).replace("#", " ").split())

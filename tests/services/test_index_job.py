@@ -37,7 +37,7 @@ async def booked(shelf: Shelf) -> dict[str, ApiRequest]:
         return {row.request_id: row for row in rows}
 
 
-async def test_what_waits_is_found_once_the_job_is_done(shelf):
+async def test_what_waits_is_found_once_the_job_is_done(shelf: Shelf) -> None:
     puts = [await shelf.add(TIDES, "tides.md"), await shelf.add(BREAD, "bread.md")]
 
     before = await found(shelf, "Why does the water rise?")
@@ -57,7 +57,7 @@ async def test_what_waits_is_found_once_the_job_is_done(shelf):
     assert {message for _, _, message in run.told} >= {"tides.md", "bread.md"}
 
 
-async def test_each_document_is_booked_once_however_often_the_job_runs(shelf):
+async def test_each_document_is_booked_once_however_often_the_job_runs(shelf: Shelf) -> None:
     put = await shelf.add(TIDES, "tides.md")
     await shelf.documents.job.index_documents(Run(shelf.owner))
 
@@ -71,7 +71,7 @@ async def test_each_document_is_booked_once_however_often_the_job_runs(shelf):
     assert row.prompt_tokens > 10
 
 
-async def test_a_job_that_was_stopped_goes_on_where_it_was(shelf):
+async def test_a_job_that_was_stopped_goes_on_where_it_was(shelf: Shelf) -> None:
     await shelf.add(TIDES, "tides.md")
     await shelf.add(BREAD, "bread.md")
 
@@ -91,7 +91,7 @@ async def test_a_job_that_was_stopped_goes_on_where_it_was(shelf):
     assert len(await booked(shelf)) == 2
 
 
-async def test_what_is_indexed_anew_is_found_all_the_while(shelf):
+async def test_what_is_indexed_anew_is_found_all_the_while(shelf: Shelf) -> None:
     await shelf.add(TIDES, "tides.md")
     await shelf.documents.job.index_documents(Run(shelf.owner))
     seen: list[list[str]] = []
@@ -110,7 +110,7 @@ async def test_what_is_indexed_anew_is_found_all_the_while(shelf):
     assert len(await booked(shelf)) == 2
 
 
-async def test_a_document_that_is_gone_is_passed_over(shelf):
+async def test_a_document_that_is_gone_is_passed_over(shelf: Shelf) -> None:
     put = await shelf.add(TIDES, "tides.md")
     await shelf.documents.service.remove(shelf.owner, put.document.id)
 
@@ -121,7 +121,7 @@ async def test_a_document_that_is_gone_is_passed_over(shelf):
     assert (result["indexed"], result["failed"]) == (0, 0)
 
 
-async def test_nobody_elses_documents_are_indexed(shelf):
+async def test_nobody_elses_documents_are_indexed(shelf: Shelf) -> None:
     put = await shelf.add(TIDES, "tides.md")
 
     result = await shelf.documents.job.index_documents(
@@ -132,12 +132,14 @@ async def test_nobody_elses_documents_are_indexed(shelf):
     assert (await shelf.documents.service.document(shelf.owner, put.document.id)).status == "queued"
 
 
-async def test_a_collection_that_is_not_there_fails_the_job(shelf):
+async def test_a_collection_that_is_not_there_fails_the_job(shelf: Shelf) -> None:
     with pytest.raises(NotFoundError):
         await shelf.documents.job.index_documents(Run(shelf.owner, {"collection": "nowhere"}))
 
 
-async def test_a_document_that_its_owner_may_not_index_fails_alone_with_its_reason(shelf):
+async def test_a_document_that_its_owner_may_not_index_fails_alone_with_its_reason(
+    shelf: Shelf,
+) -> None:
     put = await shelf.add(TIDES, "tides.md")
     poor = Caller(shelf.owner.user_id, shelf.owner.key_id, models=frozenset({"another"}))
 
@@ -150,7 +152,7 @@ async def test_a_document_that_its_owner_may_not_index_fails_alone_with_its_reas
     assert told.error == result["failures"][0]["reason"]
 
 
-async def test_the_id_of_a_version_sorts_by_its_time(shelf):
+async def test_the_id_of_a_version_sorts_by_its_time(shelf: Shelf) -> None:
     put = await shelf.add(TIDES, "tides.md")
 
     made = UUID(version_id(put.document))

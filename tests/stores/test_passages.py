@@ -1,15 +1,16 @@
 """What a store of passages promises: whole documents, their owners, and nothing in between."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from galley.core.errors import BadRequestError, ConflictError, NotFoundError
+from galley.core.errors import BadRequestError, ConflictError, NotFoundError, OverloadedError
 from galley.db.tables import new_id
 from galley.stores.passages import EVERYONE, Draft, Passage, Passages, Slice
 from galley.stores.passages_sqlite import SqlitePassages, open_passages
@@ -322,3 +323,19 @@ async def test_everything_is_there_after_a_restart(tmp_path: Path):
         assert await store.document("ann", document.id) == document
         assert await ask(store, library, "the moon") == before
     assert (tmp_path / "p.db").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_file_that_is_locked_for_long_is_said_to_be_out_of_reach(tmp_path: Path):
+    async with open_passages(tmp_path / "p.db", memory_bytes=0, busy_timeout_s=0.05) as store:
+        library = await collect(store, "ann")
+        await store.tidied()
+        with closing(sqlite3.connect(tmp_path / "p.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+
+            with pytest.raises(OverloadedError):
+                await add(store, library, "tide.txt", TIDE)
+
+            other.execute("ROLLBACK")
+        document = await add(store, library, "tide.txt", TIDE)
+
+    assert document.passages == 3
