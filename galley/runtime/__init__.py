@@ -148,6 +148,7 @@ async def open_runtime(
         documents = await open_documents(
             settings, models, meter, dispatch, stack,
             lambda caller, document_ids: index_later(runtime.jobs, caller, document_ids),
+            is_worker=is_worker,
         )  # fmt: skip
         chat = ChatService(models, meter, dispatch, pictures, answers, documents.grounding, heavy)
         _watch(metrics, models, chat, answers)
@@ -157,17 +158,9 @@ async def open_runtime(
             lambda asked: door(runtime, asked), is_worker=is_worker,
         )  # fmt: skip
         runtime: Runtime = Runtime(  # before the first job: nothing is awaited in between
-            settings=settings,
-            database=database,
-            accounts=accounts,
-            logins=logins,
-            limiter=limiter,
-            pricing=pricing,
-            meter=meter,
-            metrics=metrics,
-            models=models,
-            definitions=definitions,
-            chat=chat,
+            settings=settings, database=database, accounts=accounts, logins=logins,
+            limiter=limiter, pricing=pricing, meter=meter, metrics=metrics,
+            models=models, definitions=definitions, chat=chat,
             responses=ResponseService(database.sessions, chat, most_bytes=settings.body_limit),
             embeddings=embeddings,
             rerank=RerankService(models, meter, dispatch),
@@ -188,7 +181,7 @@ async def open_runtime(
             batches=work.batches,
             heavy=heavy,
             first_key=first_key,
-        )
+        )  # fmt: skip
         yield runtime
 
 

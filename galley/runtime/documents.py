@@ -42,24 +42,29 @@ async def open_documents(
     meter: Meter,
     dispatch: Dispatch,
     stack: AsyncExitStack,
-    submit: Submit | None = None,
+    submit: Submit,
+    *,
+    is_worker: bool = False,
 ) -> Documents:
     """Open the store; what a crash left of uploads is deleted.
 
-    Galley's own documentation is indexed in the background.
+    Galley's own documentation is indexed in the background. A worker leaves both to the server.
 
     Args:
         submit: makes jobs of the kind `index_documents`.
     """
     passages = await stack.enter_async_context(
-        open_passages(settings.data_dir / "passages.db", memory_bytes=VECTOR_BYTES)
+        open_passages(
+            settings.data_dir / "passages.db", memory_bytes=VECTOR_BYTES, is_second=is_worker
+        )
     )
     incoming = settings.data_dir / "incoming"
-    await asyncio.to_thread(_empty, incoming)
+    if not is_worker:
+        await asyncio.to_thread(_empty, incoming)
     indexer = Indexer(models, meter, dispatch)
     documentation = Documentation(passages, models, documentation_folder())
-    documentation.is_indexing = settings.embedded_documents
-    if settings.embedded_documents:
+    documentation.is_indexing = settings.embedded_documents and not is_worker
+    if documentation.is_indexing:
         stack.push_async_callback(_stop, asyncio.create_task(documentation.index()))
     retrieval = RetrievalService(passages, models, meter, lambda: documentation.is_indexing)
     return Documents(

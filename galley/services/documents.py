@@ -73,7 +73,7 @@ class DocumentService:
     """Looks after what users want found.
 
     Args:
-        submit: makes jobs; without it, everything is indexed while its owner waits.
+        submit: makes jobs, for what would keep its owner waiting.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class DocumentService:
         meter: Meter,
         indexer: Indexer,
         extractor: Extractor,
-        submit: Submit | None = None,
+        submit: Submit,
     ) -> None:
         self._passages = passages
         self._models = models
@@ -234,7 +234,7 @@ class DocumentService:
         caller = charge.caller
         draft = await self._draft(given)
         later = given.background or len(draft.text) > INLINE_CHARACTERS
-        if later and self._submit is not None:
+        if later:
             await self._indexer.admit_only(charge, place)
             kept = await self._passages.accept(
                 caller.user_id, place.id, draft, document_id=document_id
