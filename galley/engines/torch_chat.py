@@ -102,6 +102,12 @@ class TorchChat:
         # Nothing is remembered of prompts, so `cache_salt` keeps nobody apart.
         _refuse_unknown(request)
         prompt = await self._prompt(request, choice)
+        if not prompt:  # the batch would break off for everybody
+            raise BadRequestError(
+                "The prompt has no tokens that this model knows.",
+                code="invalid_request",
+                param="prompt",
+            )
         room = self.context - len(prompt)
         if room < 1:
             raise too_long(request, self.context, str(len(prompt)))
@@ -220,6 +226,7 @@ def _manager(model: Any, slots: int, context: int) -> Any:
         num_blocks=slots * (-(-context // _PAGE) + 1),
         max_batch_tokens=_ACCELERATED_CALL_TOKENS if accelerated(model) else _CALL_TOKENS,
         max_requests_per_batch=slots,
+        safety_margin=0.0,  # there is room for all of them
         allow_block_sharing=False,  # how soon an answer begins must not tell what others asked
         auto_switch_to_flash=False,  # it would look for kernels on the network
         per_request_processors=True,
