@@ -115,7 +115,7 @@ class Settings(BaseSettings):
         description="How long jobs are kept that have ended, in days; 0 keeps them all.",
     )
     job_concurrency: int = Field(
-        default=2, ge=1, le=64, description="Jobs that one server or worker does at once."
+        default=4, ge=1, le=64, description="Jobs that one server or worker does at once."
     )
     job_user_concurrency: int = Field(
         default=2, ge=1, le=1000, description="Jobs of one user that run at the same time."

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from galley.core.settings import SettingsError
 from galley.db.session import Database
 from galley.runtime.celery import OVERDUE, QUEUE, CelerySender, make_celery
 from galley.services.job_kinds import JobRun
 from tests.redis_server import RedisServer
+from tests.routers.office import open_app
 from tests.services.job_office import JobOffice
 from tests.serving import make_settings
 
@@ -90,3 +92,12 @@ async def test_what_is_not_overdue_is_not_reminded_of(
 
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_server_on_sqlite_has_no_workers(redis_server: RedisServer, tmp_path: Path) -> None:
+    url = redis_server.url.replace("unix://", "redis+socket://")
+    settings = make_settings(tmp_path, tmp_path, broker_url=url, embedded_models=False)
+
+    with pytest.raises(SettingsError, match="GALLEY_DATABASE_URL=postgresql"):
+        async with open_app(settings):
+            pass
