@@ -112,10 +112,10 @@ class Settings(BaseSettings):
         default=30,
         ge=0,
         le=36_500,
-        description="How long jobs are kept that have ended, in days; 0 keeps them all.",
+        description="How long jobs and batches are kept that have ended, in days; 0 keeps all.",
     )
     job_concurrency: int = Field(
-        default=2, ge=1, le=64, description="Jobs that one server or worker does at once."
+        default=4, ge=1, le=64, description="Jobs that one server or worker does at once."
     )
     job_user_concurrency: int = Field(
         default=2, ge=1, le=1000, description="Jobs of one user that run at the same time."

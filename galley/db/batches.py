@@ -1,12 +1,14 @@
 """Queries on `batches`."""
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.db.cursors import Page, fetch_page
+from galley.db.requests import first_id
 from galley.db.work_tables import Batch
 
 ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
@@ -60,3 +62,19 @@ async def change_batch(
         statement = statement.where(Batch.status.in_(of))
     statement = statement.values(**values).returning(Batch.id)
     return (await session.scalars(statement)).one_or_none() is not None
+
+
+async def delete_batches(session: AsyncSession, *, before: datetime, limit: int) -> int:
+    """Delete the oldest batches that were made before that moment and have ended, `limit` at most.
+
+    Returns:
+        How many there were.
+    """
+    oldest = (
+        select(Batch.id)
+        .where(Batch.id < first_id(before), Batch.status.in_(ENDED))
+        .order_by(Batch.id)
+        .limit(limit)
+    )
+    gone = await session.scalars(delete(Batch).where(Batch.id.in_(oldest)).returning(Batch.id))
+    return len(gone.all())

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from galley.core.caller import Caller
 from galley.core.metrics import Metrics
-from galley.core.settings import Settings
+from galley.core.settings import Settings, SettingsError
 from galley.db.session import Database, Sessions
 from galley.runtime.background import run
 from galley.runtime.celery import CelerySender, make_celery
@@ -129,8 +129,13 @@ async def open_jobs(
     """Open the jobs' office: done in this process, by workers, or by this one, which is a worker.
 
     Raises:
-        SettingsError: a broker is set, and Celery is not installed.
+        SettingsError: a broker is set, and Celery is not installed, or the database is SQLite.
     """
+    if settings.broker_url is not None and database.path is not None:
+        raise SettingsError(
+            "GALLEY_BROKER_URL leaves jobs to workers, who share the database, and SQLite has one"
+            " user. Unset it, or set GALLEY_DATABASE_URL=postgresql://user@host/galley"
+        )
     sessions, bell = database.sessions, JobBell()
     keeper = JobKeeper(sessions)
     if database.path is not None:  # its file is locked, so nobody else is alive

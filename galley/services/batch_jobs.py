@@ -17,10 +17,10 @@ from galley.db.tables import utc_now
 from galley.db.work_tables import Batch, File
 from galley.schemas.batches import BatchCreate
 from galley.services.batch_lines import LineError, check_lines, read_question
-from galley.services.batch_results import Result, Results, derived_id, forget
+from galley.services.batch_results import Result, Results, forget
 from galley.services.batch_run import LineRun, expired_result
 from galley.services.files import FileService, row_id, wire_id
-from galley.services.job_kinds import JobRun
+from galley.services.job_kinds import JobRun, derived_id
 from galley.services.lines import Line
 from galley.services.side_door import SideDoor
 

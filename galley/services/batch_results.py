@@ -7,7 +7,6 @@ done again, and so it is booked once.
 """
 
 import asyncio
-import hashlib
 import os
 import shutil
 import threading
@@ -199,14 +198,3 @@ def _read(places: list[_Place]) -> bytes:
 async def forget(folder: Path) -> None:
     """Delete the results of a batch that is at its end."""
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
-
-def derived_id(at: int, *of: str) -> str:
-    """Make an id of the moment `at`, in milliseconds, that is the same for the same texts.
-
-    Source: RFC 9562, section 5.7: what is random in a UUIDv7 is a hash here.
-    """
-    digest = hashlib.sha256("\0".join(of).encode()).hexdigest()
-    moment = f"{at:012x}"
-    variant = "89ab"[int(digest[3], 16) % 4]
-    return f"{moment[:8]}-{moment[8:]}-7{digest[:3]}-{variant}{digest[4:7]}-{digest[7:19]}"

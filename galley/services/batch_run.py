@@ -12,8 +12,9 @@ from galley.core.caller import Caller
 from galley.core.errors import OverloadedError, RateLimitError
 from galley.db.work_tables import Batch
 from galley.services.batch_lines import Question, read_question
-from galley.services.batch_results import Result, Results, derived_id
+from galley.services.batch_results import Result, Results
 from galley.services.charge import Arrival
+from galley.services.job_kinds import derived_id
 from galley.services.lines import Line
 from galley.services.side_door import Answered, Asked, SideDoor
 

@@ -30,11 +30,16 @@ class JobEvent(NamedTuple):
 
 
 class JobFeed:
-    """Tells what happens to a job until it has ended."""
+    """Tells what happens to a job until it has ended.
 
-    def __init__(self, jobs: JobService, bell: JobBell) -> None:
+    Args:
+        look_s: how often to look for what happened elsewhere, in seconds.
+    """
+
+    def __init__(self, jobs: JobService, bell: JobBell, *, look_s: float = LOOK_S) -> None:
         self._jobs = jobs
         self._bell = bell
+        self._look_s = look_s
 
     async def watch(
         self, caller: Caller, job_id: str, *, after: int | None = None
@@ -62,7 +67,7 @@ class JobFeed:
                 if quiet % QUIET_LOOKS == QUIET_LOOKS - 1:
                     yield None
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_S):
+                    async with asyncio.timeout(self._look_s):
                         await rung.wait()
                 rung.clear()
                 try:

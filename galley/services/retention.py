@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from galley.db.batches import delete_batches
 from galley.db.jobs import delete_jobs
 from galley.db.receipts import delete_receipts
 from galley.db.responses import delete_responses
@@ -70,6 +71,7 @@ class RetentionService:
                 await self.delete_old_responses()
                 await self.delete_old_receipts()
                 await self.delete_old_jobs()
+                await self.delete_old_batches()
             except (SQLAlchemyError, OSError) as error:
                 log.warning("retention_failed", error=str(error))
             await asyncio.sleep(EVERY_S)
@@ -118,6 +120,14 @@ class RetentionService:
             How many there were.
         """
         return await self._delete_by_id("jobs", self._job_days, delete_jobs, JOBS_AT_ONCE)
+
+    async def delete_old_batches(self) -> int:
+        """Delete batches that have ended and are as old, in the same way.
+
+        Returns:
+            How many there were.
+        """
+        return await self._delete_by_id("batches", self._job_days, delete_batches, JOBS_AT_ONCE)
 
     async def _delete_by_id(self, what: str, days: int, delete: Delete, at_once: int) -> int:
         if not days:

@@ -21,7 +21,7 @@ ANALYSIS = {"task": "analyse_usage", "params": {"days": 7}}
 
 @pytest.fixture
 async def office(tmp_path: Path) -> AsyncGenerator[Office]:
-    settings = make_settings(tmp_path, tmp_path, embedded_models=False, job_queue=20)
+    settings = make_settings(tmp_path, tmp_path, embedded_models=False, job_queue=6)
     async with open_app(settings) as office:
         yield office
 
@@ -159,12 +159,12 @@ async def test_an_ended_job_is_deleted(ada: Person) -> None:
 
 
 async def test_too_many_jobs_are_refused_until_some_are_done(office: Office, ada: Person) -> None:
-    answers = await asyncio.gather(*(ada.client.post("/process") for _ in range(40)))
+    answers = await asyncio.gather(*(ada.client.post("/process") for _ in range(12)))
 
     refused = [answer for answer in answers if answer.status_code == 429]
     assert {answer.status_code for answer in answers} <= {202, 429}
     for answer in refused:
-        assert "20 jobs of yours are waiting" in answer.json()["detail"]
+        assert "6 jobs of yours are waiting" in answer.json()["detail"]
         assert int(answer.headers["retry-after"]) > 0
     for answer in answers:
         if answer.status_code == 202:
@@ -252,14 +252,14 @@ async def test_a_body_that_is_no_request_is_refused(ada: Person, body: bytes) ->
     assert len(answer.content) < 2_000
 
 
-@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "ä", "a\tb"])
-async def test_an_idempotency_key_that_is_none_is_refused(ada: Person, key: str) -> None:
-    headers = httpx2.Headers([(b"idempotency-key", key.encode())])
+async def test_an_idempotency_key_that_is_none_is_refused(ada: Person) -> None:
+    for key in ("", "a b", "x" * 256, "ä", "a\tb"):
+        headers = httpx2.Headers([(b"idempotency-key", key.encode())])
 
-    answer = await ada.client.post("/process", headers=headers)
+        answer = await ada.client.post("/process", headers=headers)
 
-    assert answer.status_code == 422
-    assert answer.json()["detail"][0]["loc"] == ["header", "idempotency-key"]
+        assert answer.status_code == 422, key
+        assert answer.json()["detail"][0]["loc"] == ["header", "idempotency-key"]
 
 
 async def test_a_key_needs_the_scope_of_jobs_and_that_of_the_work(

@@ -111,6 +111,15 @@ async def test_params_that_do_not_fit_are_refused_by_name(
     assert (await office.service.list(ada)).data == []
 
 
+async def test_params_are_kept_as_they_are_odd_characters_included(database: Database) -> None:
+    office = JobOffice(database, nothing)
+    ada = await office.hire()
+
+    job_id = await office.submit(ada, name="a\x00\u2028\U0001f600'\"b")
+
+    assert (await office.look(ada, job_id)).params["name"] == "a\x00\u2028\U0001f600'\"b"
+
+
 async def test_what_a_kind_checks_beforehand_makes_no_job(database: Database) -> None:
     async def check(_: Caller, params: Any) -> None:
         raise NotFoundError(f"No {params.name}.", code="file_not_found")

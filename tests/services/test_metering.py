@@ -339,3 +339,58 @@ async def test_a_model_without_a_price_is_refused(meter: Meter, caller: Caller) 
             await meter.admit(charge, "unheard-of")
 
     assert refused.value.code == "price_unknown"
+
+
+async def put_off(meter: Meter, caller: Caller, error: BaseException) -> None:
+    """A request in the background that was let in, and then failed with `error`."""
+    async with meter.hold(Arrival(REQUEST_ID, None), caller, "chat") as charge:
+        charge.background = True
+        await meter.admit(charge, "small")
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RateLimitError("Later.", code="rate_limit_exceeded", retry_after=1),
+        OverloadedError("Full.", code="queue_full", retry_after=1),
+        asyncio.CancelledError(),
+    ],
+    ids=type,
+)
+async def test_a_request_in_the_background_comes_again_and_is_booked_once(
+    error: BaseException, meter: Meter, caller: Caller, database: Database, ledger: Ledger
+) -> None:
+    caller = limited(caller, concurrency=1)
+    for _ in range(3):  # what was reserved is given back
+        with pytest.raises(type(error)):
+            await put_off(meter, caller, error)
+
+    async with meter.hold(Arrival(REQUEST_ID, None), caller, "chat") as charge:
+        charge.background = True
+        await meter.admit(charge, "small")
+        charge.add([Delta(text="Hello", tokens=1)])
+        await meter.settle(charge)
+    await ledger.aclose()
+
+    row = await only_row(database)
+    assert (row.state, row.status, row.completion_tokens) == ("completed", 200, 1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BadRequestError("No."),
+        RateLimitError("Never.", code="insufficient_quota", should_retry=False),
+        OverloadedError("No price.", code="price_unknown"),
+    ],
+    ids=type,
+)
+async def test_what_waiting_does_not_help_is_booked_as_refused_in_the_background_too(
+    error: GalleyError, meter: Meter, caller: Caller, database: Database, ledger: Ledger
+) -> None:
+    with pytest.raises(type(error)):
+        await put_off(meter, caller, error)
+    await ledger.aclose()
+
+    assert (await only_row(database)).state == "refused"

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Connection, event, select
 
+from galley.db.batches import add_batch, find_batch
 from galley.db.feedback import find_feedback, put_feedback
 from galley.db.ledger import OPEN_AFTER_S, Ledger
 from galley.db.receipts import find_receipt
@@ -17,6 +18,7 @@ from galley.db.retention import whole_from
 from galley.db.session import Database
 from galley.db.tables import StoredResponse, new_id
 from galley.db.users import create_user
+from galley.db.work_tables import Batch
 from galley.services.retention import RESPONSES_AT_ONCE, RetentionService
 from tests.records import (
     THIS_SERVER,
@@ -216,3 +218,27 @@ async def test_responses_older_than_that_are_deleted_whatever_becomes_of_request
     assert await retention(database, 7).delete_old_responses() == 0
     async with database.sessions() as session:
         assert len((await session.scalars(select(StoredResponse.id))).all()) == 1
+
+
+async def test_batches_that_have_ended_go_when_they_are_old(database: Database) -> None:
+    async with database.sessions.begin() as session:
+        user = await create_user(session, email="ada@example.org", name="Ada")
+    old, fresh = NOW - timedelta(days=31), NOW - timedelta(days=29)
+    kinds = [("completed", old), ("in_progress", old), ("failed", fresh)]
+    ids = [id_at(at) for _, at in kinds]
+    async with database.sessions.begin() as session:
+        for batch_id, (status, at) in zip(ids, kinds, strict=True):
+            batch = Batch(
+                id=batch_id, user_id=user.id, endpoint="/v1/embeddings", input_file_id=new_id(),
+                status=status, created_at=at, expires_at=at,
+            )  # fmt: skip
+            await add_batch(session, batch)
+
+    gone = await RetentionService(
+        database.sessions, 0, job_days=30, clock=lambda: NOW
+    ).delete_old_batches()
+
+    async with database.sessions() as session:
+        left = [await find_batch(session, user_id=user.id, batch_id=found) for found in ids]
+    assert gone == 1
+    assert [batch is not None for batch in left] == [False, True, True]
