@@ -158,7 +158,7 @@ async def open_runtime(settings: Settings) -> AsyncGenerator[Runtime]:
             embeddings=EmbeddingService(models, meter, dispatch, vectors),
             rerank=RerankService(models, meter, dispatch),
             images=ImageService(models, meter),
-            moderation=ModerationService(meter, heavy),
+            moderation=ModerationService(models, meter, dispatch, heavy),
             usage=UsageService(database.sessions, left),
             receipts=Receipts(database.sessions, days=settings.receipt_retention_days),
             experiments=Experiments(database.sessions, models),
