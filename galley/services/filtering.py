@@ -93,15 +93,15 @@ class Guard:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._heavy, change_texts, request, self._told)
 
-    async def write(
+    def write(
         self, answers: AsyncGenerator[list[Delta]], choices: int
     ) -> AsyncGenerator[list[Delta]]:
-        """Yield what may leave of `choices` answers; once all are refused, no more is made."""
-        if not self._output:
-            async with aclosing(answers):
-                async for pieces in answers:
-                    yield pieces
-            return
+        """Return what may leave of `choices` answers; once all are refused, no more is made."""
+        return self._written(answers, choices) if self._output else answers
+
+    async def _written(
+        self, answers: AsyncGenerator[list[Delta]], choices: int
+    ) -> AsyncGenerator[list[Delta]]:
         outlets = [_Outlet(self._lane, bare=self._changes) for _ in range(choices)]
         async with aclosing(answers):
             async for pieces in answers:
@@ -131,16 +131,17 @@ class Guard:
             )
 
     def _told(self, text: str) -> str:
-        lane = Lane(self._input, self._note("input"))
-        said = [lane.feed(text[place : place + _SLICE]) for place in range(0, len(text), _SLICE)]
-        said.append(lane.feed("", last=True))
-        if lane.stopped_by is not None:
-            raise BadRequestError(
-                f"The filter rule {lane.stopped_by.name!r} of your tier refuses this request."
-                " Leave out what it is about.",
-                code="content_filtered",
-            )
-        return "".join(said)
+        lane, said = Lane(self._input, self._note("input")), ""
+        for place in range(0, len(text) or 1, _SLICE):
+            end = place + _SLICE
+            said += lane.feed(text[place:end], last=end >= len(text))
+            if lane.stopped_by is not None:
+                raise BadRequestError(
+                    f"The filter rule {lane.stopped_by.name!r} of your tier refuses this request."
+                    " Leave out what it is about.",
+                    code="content_filtered",
+                )
+        return said
 
     def _lane(self) -> Lane:
         return Lane(self._output, self._note("output"))
