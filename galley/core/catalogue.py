@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from galley.core.caching import CacheSettings
 
-Kind = Literal["chat", "embeddings", "rerank", "classify"]
+Kind = Literal["chat", "embeddings", "rerank", "moderation", "classify"]
 EngineName = Literal["torch"]
 
 _OWN_HEADERS = frozenset(
@@ -27,7 +27,9 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Kind = Field(description="What it does: chat, embeddings, rerank or classify.")
+    kind: Kind = Field(
+        description="What it does: chat, embeddings, rerank, moderation or classify."
+    )
     source: str = Field(
         description="`package:NAME/FILE`, `path:/FILE`, `hf:ORG/REPO/FILE` or a server's base URL."
     )
@@ -228,8 +230,8 @@ class ModelSettings(BaseModel):
     def _fits_another_server(self) -> Self:
         if self.api_key_env and self.api_key_file:
             raise ValueError("api_key_env and api_key_file both say where the key is: keep one")
-        if self.kind == "rerank" and not self.remote:
-            raise ValueError("models that rerank are on other servers: the source is an http URL")
+        if self.kind in ("rerank", "moderation") and not self.remote:
+            raise ValueError(f"models for {self.kind} are on other servers: the source is a URL")
         if self.protocol == "anthropic" and not (self.remote and self.kind == "chat"):
             raise ValueError("protocol 'anthropic' is for chat models on other servers")
         return self

@@ -10,7 +10,7 @@ MAX_REPEATS = 16
 """Of a group that can be tried in several ways."""
 MAX_DEPTH = 16
 MAX_WIDTH = 1000
-MAX_WAYS = 10_000
+MAX_WAYS = 1000
 
 _TOKEN = re.compile(
     r"""

@@ -15,6 +15,7 @@ from galley.core.errors import BadRequestError
 from galley.schemas.chat import ChatRequest
 from galley.schemas.completions import CompletionRequest
 from galley.schemas.delta import Delta
+from galley.schemas.moderations import ModerationRequest, ModerationResult
 
 Floats = NDArray[np.float32]
 
@@ -140,6 +141,18 @@ class Ranked:
 
     scores: Sequence[tuple[int, float]]
     tokens: int
+
+
+class Moderator(Engine, Protocol):
+    """Says what texts are about that may not be welcome."""
+
+    async def judge(self, request: ModerationRequest) -> list[ModerationResult]:
+        """Return a result for each of the request's texts.
+
+        Raises:
+            EngineError: it gave none.
+        """
+        ...
 
 
 class Reranker(Engine, Protocol):

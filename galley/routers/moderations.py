@@ -10,7 +10,7 @@ async def create_moderation(call: Call) -> None:
     request = await call.parse(ModerationRequest)
     results = await call.runtime.moderation.judge(call.charge, request)
     identity = f"modr-{call.arrival.request_id}"
-    reply = ModerationReply(id=identity, model=request.model, results=results)
+    reply = ModerationReply(id=identity, model=call.served_model, results=results)
     await call.answer(reply.model_dump_json().encode())
 
 

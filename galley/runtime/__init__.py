@@ -167,7 +167,7 @@ async def open_runtime(
             images=ImageService(models, meter),
             files=work.files,
             documents=documents,
-            moderation=ModerationService(meter, heavy),
+            moderation=ModerationService(models, meter, dispatch, heavy),
             usage=UsageService(database.sessions, left),
             receipts=Receipts(database.sessions, days=settings.receipt_retention_days),
             experiments=Experiments(database.sessions, models),

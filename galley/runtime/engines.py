@@ -14,6 +14,7 @@ from galley.engines.http_patience import Patience
 from galley.engines.llama import LlamaEngine
 from galley.engines.openai_embedder import OpenAIHttpEmbedder
 from galley.engines.openai_http import OpenAIHttpEngine
+from galley.engines.openai_moderator import OpenAIHttpModerator
 from galley.engines.openai_reranker import OpenAIHttpReranker
 from galley.engines.prompted_tools import PromptedTools
 from galley.schemas.chat import ChatRequest
@@ -51,11 +52,16 @@ async def _open_http(name: str, model: ModelSettings) -> Engine:
         "headers": model.sent_headers,
         "patience": Patience(model.connect_timeout, model.first_token_timeout, model.idle_timeout),
     }
-    engine: OpenAIHttpEmbedder | OpenAIHttpReranker | OpenAIHttpEngine | AnthropicHttpEngine
+    engine: (
+        OpenAIHttpEmbedder | OpenAIHttpReranker | OpenAIHttpModerator | OpenAIHttpEngine
+        | AnthropicHttpEngine
+    )  # fmt: skip
     if model.kind == "embeddings":
         engine = OpenAIHttpEmbedder(**server, max_tokens=model.context)
     elif model.kind == "rerank":
         engine = OpenAIHttpReranker(**server, max_tokens=model.context)
+    elif model.kind == "moderation":
+        engine = OpenAIHttpModerator(**server)
     elif model.protocol == "anthropic":
         engine = AnthropicHttpEngine(**server, slots=model.most_at_once)
     else:
@@ -70,7 +76,7 @@ async def _open_http(name: str, model: ModelSettings) -> Engine:
     except BaseException:  # it may be told to stop meanwhile
         await engine.aclose()
         raise
-    if model.tools or isinstance(engine, OpenAIHttpEmbedder | OpenAIHttpReranker):
+    if model.tools or not isinstance(engine, OpenAIHttpEngine | AnthropicHttpEngine):
         return engine
     return PromptedTools(engine)
 

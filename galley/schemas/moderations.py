@@ -37,9 +37,7 @@ class ModerationRequest(Request):
         if isinstance(self.input, str):
             return [self.input]
         texts = [item for item in self.input if isinstance(item, str)]
-        if texts:
-            return texts
-        return ["\n".join(part.text for part in self.input if isinstance(part, TextPart))]
+        return texts or ["\n".join(part.text for part in self.input if isinstance(part, TextPart))]
 
     @property
     def images(self) -> list[int]:

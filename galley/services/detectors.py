@@ -32,7 +32,8 @@ _IP = (
     r"|(?<![A-Za-z0-9_:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![A-Za-z0-9_:])"
 )
 _PRIVATE_KEY = (
-    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\r\n\\]{0,MAX}"
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
+    r"(?:(?:\s|\\n|\\r){1,4}[A-Za-z-]{1,30}: [^\r\n\\]{0,200}){0,5}[A-Za-z0-9+/=\r\n\\]{0,MAX}"
     r"(?:-----END [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----)?"
 ).replace("MAX", str(MAX_KEY))
 _JWT = (

@@ -23,10 +23,9 @@ from galley.services.texts import change_texts, texts_of
 TextRequest = ChatRequest | CompletionRequest
 Note = Callable[[FilterRule, Detector, int], None]
 
-SHORT = 8_192
-"""Texts of so many characters are looked at at once, longer ones on a thread."""
-
-_SLICE = 16_384
+SHORT = 1024
+"""So many characters are looked at at once, and more on a thread, piece by piece: a search keeps
+everybody else waiting while it lasts."""
 
 
 class Lane:
@@ -49,6 +48,13 @@ class Lane:
 
     def feed(self, text: str, *, last: bool = False) -> str:
         """Take the next piece, and return what can leave; with `last`, all that is held back."""
+        said, place = "", 0
+        while place + SHORT < len(text) and self.stopped_by is None:
+            said += self._feed(text[place : place + SHORT], last=False)
+            place += SHORT
+        return said if self.stopped_by is not None else said + self._feed(text[place:], last=last)
+
+    def _feed(self, text: str, *, last: bool) -> str:
         for rule, detector, scanner in self._scanners:
             known = scanner.count
             said = scanner.feed(text)
@@ -93,25 +99,31 @@ class Guard:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._heavy, change_texts, request, self._told)
 
-    async def write(
+    def write(
         self, answers: AsyncGenerator[list[Delta]], choices: int
     ) -> AsyncGenerator[list[Delta]]:
-        """Yield what may leave of `choices` answers; once all are refused, no more is made."""
-        if not self._output:
-            async with aclosing(answers):
-                async for pieces in answers:
-                    yield pieces
-            return
+        """Return what may leave of `choices` answers; once all are refused, no more is made."""
+        return self._written(answers, choices) if self._output else answers
+
+    async def _written(
+        self, answers: AsyncGenerator[list[Delta]], choices: int
+    ) -> AsyncGenerator[list[Delta]]:
         outlets = [_Outlet(self._lane, bare=self._changes) for _ in range(choices)]
         async with aclosing(answers):
             async for pieces in answers:
-                if passed := _passed(outlets, pieces):
+                if passed := await self._passed(outlets, pieces):
                     yield passed
                 if all(outlet.refused for outlet in outlets):
                     return
         broken_off = [Delta(index=index) for index in range(choices)]
         if rest := _passed(outlets, broken_off, last=True):
             yield rest
+
+    async def _passed(self, outlets: list["_Outlet"], pieces: list[Delta]) -> list[Delta]:
+        if sum(map(_length, pieces)) <= SHORT:
+            return _passed(outlets, pieces)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._heavy, _passed, outlets, pieces)
 
     def _check(self, request: TextRequest) -> None:
         if self._changes and request.logprobs is not None and request.logprobs is not False:
@@ -132,15 +144,14 @@ class Guard:
 
     def _told(self, text: str) -> str:
         lane = Lane(self._input, self._note("input"))
-        said = [lane.feed(text[place : place + _SLICE]) for place in range(0, len(text), _SLICE)]
-        said.append(lane.feed("", last=True))
+        said = lane.feed(text, last=True)
         if lane.stopped_by is not None:
             raise BadRequestError(
                 f"The filter rule {lane.stopped_by.name!r} of your tier refuses this request."
                 " Leave out what it is about.",
                 code="content_filtered",
             )
-        return "".join(said)
+        return said
 
     def _lane(self) -> Lane:
         return Lane(self._output, self._note("output"))
@@ -220,6 +231,11 @@ class _Outlet:
         said = lane.feed(text, last=last)
         self.refused = lane.stopped_by is not None
         return said
+
+
+def _length(delta: Delta) -> int:
+    calls = sum(len(call.arguments) for call in delta.tool_calls)
+    return len(delta.text) + len(delta.reasoning) + calls
 
 
 def _passed(outlets: list[_Outlet], pieces: list[Delta], *, last: bool = False) -> list[Delta]:

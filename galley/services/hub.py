@@ -39,6 +39,7 @@ _COMPANIONS: dict[Kind, Sequence[str]] = {
         "1_Pooling/config.json",
     ),
     "rerank": (),
+    "moderation": (),
     "classify": (
         "config.json",
         "preprocessor_config.json",

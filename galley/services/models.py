@@ -12,7 +12,7 @@ import structlog
 from galley.core.caller import Caller
 from galley.core.catalogue import Kind, ModelSettings, RouteSettings
 from galley.core.errors import BadRequestError, NotFoundError, OverloadedError
-from galley.engines.base import ChatEngine, Classifier, Embedder, Engine, Reranker
+from galley.engines.base import ChatEngine, Classifier, Embedder, Engine, Moderator, Reranker
 from galley.services.breaker import Breaker
 from galley.services.routing import Plan, plan
 
@@ -168,6 +168,10 @@ class Models:
     def rerankers(self, plan: Plan) -> list[Loaded[Reranker]]:
         """As `chat`, for reranking."""
         return cast("list[Loaded[Reranker]]", self._loaded(plan, "rerank"))
+
+    def moderators(self, plan: Plan) -> list[Loaded[Moderator]]:
+        """As `chat`, for moderation."""
+        return cast("list[Loaded[Moderator]]", self._loaded(plan, "moderation"))
 
     def comparer(self) -> Embedder | None:
         """What tells how alike two texts are; None while it is not loaded."""

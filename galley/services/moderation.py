@@ -1,4 +1,4 @@
-"""What a text is about that may not be welcome, by rules that are looked up in it."""
+"""What a text is about that may not be welcome: by a model, or by rules looked up in it."""
 
 import asyncio
 import re
@@ -10,20 +10,26 @@ from importlib.resources import files
 from typing import Any, cast, get_args
 
 from galley.core.errors import BadRequestError, NotFoundError
+from galley.engines.base import Moderator
 from galley.schemas.moderations import Category, ModerationRequest, ModerationResult
 from galley.services.charge import Charge
+from galley.services.dispatch import Dispatch
 from galley.services.metering import Meter
+from galley.services.models import Loaded, Models, Replica
+from galley.services.routing import Plan
 
 MODEL = "galley-moderation"
 """The rules, as a model: in the ledger and in prices."""
 
+DEFAULT = "galley/moderation"
+
 NAMES = frozenset(
     {
-        MODEL, "galley/moderation", "omni-moderation-latest", "omni-moderation-2024-09-26",
+        MODEL, DEFAULT, "omni-moderation-latest", "omni-moderation-2024-09-26",
         "text-moderation-latest", "text-moderation-stable", "text-moderation-007",
     }
 )  # fmt: skip
-"""What they answer to: the names that OpenAI's clients send, too."""
+"""What the rules answer to, where no model does: the names that OpenAI's clients send, too."""
 
 THRESHOLD = 0.5
 MAX_CHARACTERS = 200_000
@@ -36,14 +42,16 @@ _CATEGORIES: tuple[Category, ...] = get_args(Category)
 
 
 class ModerationService:
-    """Judges texts.
+    """Judges texts: by the default model for it, where one is set, or else by the rules.
 
     Args:
-        heavy: where long ones are read.
+        heavy: where long texts are read.
     """
 
-    def __init__(self, meter: Meter, heavy: Executor) -> None:
+    def __init__(self, models: Models, meter: Meter, dispatch: Dispatch, heavy: Executor) -> None:
+        self._models = models
         self._meter = meter
+        self._dispatch = dispatch
         self._heavy = heavy
 
     async def judge(self, charge: Charge, request: ModerationRequest) -> list[ModerationResult]:
@@ -51,39 +59,66 @@ class ModerationService:
 
         Raises:
             NotFoundError: there is no such model.
-            BadRequestError: there are images, which nobody here can judge, or too much text.
+            BadRequestError: there are images that nobody here can judge, or too much text.
             RateLimitError: the caller is over a limit.
+            EngineError, OverloadedError: the model does not answer.
         """
-        charge.record.model = request.model
-        if request.model not in NAMES:
-            raise NotFoundError(
-                f"The model {request.model!r} does not moderate. Leave it out, or send"
-                " omni-moderation-latest.",
-                code="model_not_found",
-                param="model",
-            )
-        charge.record.served_model = MODEL
-        if request.images:
-            raise BadRequestError(
-                "Images are not judged here, texts alone: leave them out.",
-                code="unsupported_content",
-                param=f"input[{request.images[0]}]",
-            )
-        texts = request.texts
-        if (length := sum(map(len, texts))) > MAX_CHARACTERS:
-            raise BadRequestError(
-                f"The texts have {length} characters together; at most {MAX_CHARACTERS} are read.",
-                code="context_length_exceeded",
-                param="input",
-            )
-        await self._meter.admit(charge, MODEL, texts=len(texts))
-        loop = asyncio.get_running_loop()
-        if length <= _SHORT:
-            results = [judge(text) for text in texts]
+        record, texts = charge.record, request.texts
+        record.model = request.model
+        plan = self._plan(charge, request.model)
+        if plan is None:
+            record.served_model = MODEL
+            _check(request, sees=False)
+            await self._meter.admit(charge, MODEL, texts=len(texts))
+            results = await self._looked_up(texts)
         else:
-            results = [await loop.run_in_executor(self._heavy, judge, text) for text in texts]
-        charge.record.units = len(texts)
+            models = self._models.moderators(plan)
+            record.route, record.arm, record.served_model = plan.route, plan.arm, models[0].name
+            _check(request, sees=all(model.settings.sees for model in models))
+            await self._meter.admit(charge, *(model.name for model in models), texts=len(texts))
+
+            async def ask(
+                model: Loaded[Moderator], replica: Replica[Moderator]
+            ) -> list[ModerationResult]:
+                await self._meter.enter(charge, model.name)
+                return await replica.engine.judge(request)
+
+            results = await self._dispatch.call(models, charge.attempts, ask)
+        record.units = len(texts)
         return results
+
+    def _plan(self, charge: Charge, name: str) -> Plan | None:
+        """Say which models to ask; None for the rules."""
+        if name not in NAMES:
+            return self._models.plan(name, charge.caller)
+        if name == MODEL:
+            return None
+        try:
+            return self._models.plan(DEFAULT, charge.caller)
+        except NotFoundError:
+            return None
+
+    async def _looked_up(self, texts: list[str]) -> list[ModerationResult]:
+        if sum(map(len, texts)) <= _SHORT:
+            return [judge(text) for text in texts]
+        loop = asyncio.get_running_loop()
+        return [await loop.run_in_executor(self._heavy, judge, text) for text in texts]
+
+
+def _check(request: ModerationRequest, *, sees: bool) -> None:
+    """Refuse what cannot be judged."""
+    if request.images and not sees:
+        raise BadRequestError(
+            "Images are not judged here, texts alone: leave them out.",
+            code="unsupported_content",
+            param=f"input[{request.images[0]}]",
+        )
+    if (length := sum(map(len, request.texts))) > MAX_CHARACTERS:
+        raise BadRequestError(
+            f"The texts have {length} characters together; at most {MAX_CHARACTERS} are read.",
+            code="context_length_exceeded",
+            param="input",
+        )
 
 
 def judge(text: str) -> ModerationResult:

@@ -320,6 +320,20 @@ async def test_a_long_text_is_masked_to_its_end(
     assert (await receipt(ada.client, answer))["detail"]["filters"][0]["count"] == 3
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_piece_of_an_answer_may_be_long(
+    office: Office, ada: Person, upstream: Upstream, stream: bool
+) -> None:
+    await rule(office, MASK)
+    upstream.behaviour = Saying([f"{'Lorem ipsum. ' * 2000}{MAIL} " * 2])
+    asked = ROUTES["/v1/chat/completions"] | {"stream": stream}
+
+    answer = await ada.client.post("/v1/chat/completions", json=asked)
+
+    expected = f"{'Lorem ipsum. ' * 2000}[email] " * 2
+    assert text_of("/v1/chat/completions", answer) == expected
+
+
 async def test_what_is_flagged_leaves_as_it_is_and_is_noted(office: Office, ada: Person) -> None:
     await rule(office, MASK | {"action": "flag", "on": "both"})
     asked = ROUTES["/v1/chat/completions"] | {"stream": True, "logprobs": True}

@@ -12,6 +12,10 @@ KEY = (
     "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA1c7+9z5Pad\n7Oejq0XZ\n"
     "-----END RSA PRIVATE KEY-----"
 )
+PGP_KEY = (
+    "-----BEGIN PGP PRIVATE KEY BLOCK-----\r\nVersion: GnuPG v2\r\nComment: ours, not yours\r\n"
+    "\r\nlQOYBGPQ0rUBCADLQ3\r\n=njU6\r\n-----END PGP PRIVATE KEY BLOCK-----"
+)
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P"
 
 THINGS: list[tuple[Kind, str]] = [
@@ -32,6 +36,8 @@ THINGS: list[tuple[Kind, str]] = [
     ("api_key", "AKIAIOSFODNN7EXAMPLE"),
     ("api_key", "xoxb-123456789012-abcdefABCDEF"),
     ("private_key", KEY),
+    ("private_key", KEY.replace("\n", "\\n")),
+    ("private_key", PGP_KEY),
     ("jwt", JWT),
 ]
 
