@@ -61,9 +61,9 @@ async def _measure(size: int, most_ms: float, rounds: int) -> list[Finding]:
         asked = [_question(vectors, texts, rng) for _ in range(QUESTIONS * rounds)]
         async with open_passages(path, memory_bytes=10**9, graph_from=10 * size) as store:
             library = await _library(store)
-            before = psutil.Process().memory_info().rss
+            before = _memory()
             await _ask(store, library, *asked[0])
-            beside = psutil.Process().memory_info().rss - before
+            beside = _memory() - before
             by_both = [await _ask(store, library, *one) for one in asked]
             by_meaning = [await _ask(store, library, vector, "") for vector, _ in asked]
         findings = [
@@ -83,7 +83,6 @@ async def _approximate(
     what = f"retrieval: of {len(vectors):,} passages, with the index"
     async with open_passages(path, memory_bytes=10**9, graph_from=1) as store:
         library = await _library(store)
-        before = psutil.Process().memory_info().rss
         began = time.perf_counter()
         await _ask(store, library, *asked[0])
         await asyncio.to_thread(store.graphs.settled)
@@ -92,13 +91,12 @@ async def _approximate(
         by_meaning = [await _ask(store, library, vector, "") for vector, _ in asked]
         hits = [await _hits(store, library, vectors, vector) for vector, _ in asked]
     async with open_passages(path, memory_bytes=10**9, graph_from=1) as store:
-        before = psutil.Process().memory_info().rss
+        before = _memory()
         await _ask(store, library, *asked[0])
         await asyncio.to_thread(store.graphs.settled)
         for one in asked:
             await _ask(store, library, *one)
-        beside = psutil.Process().memory_info().rss - before
-    memory = [beside / len(vectors)]
+        memory = [(_memory() - before) / len(vectors)]
     return [
         below(f"{what}, built in", [built_s], "s"),
         below(f"{what}, memory of each", memory, "bytes", BYTES_PER_PASSAGE),
@@ -106,6 +104,12 @@ async def _approximate(
         below(f"{what}, by meaning", by_meaning, "ms", APPROXIMATE_MS),
         above(f"{what}, recall@{NEAREST}", [float(np.mean(hits))], "of all", RECALL),
     ]
+
+
+def _memory() -> int:
+    """What this process takes, in bytes; but for files, which the system maps and may let go."""
+    found = psutil.Process().memory_info()
+    return found.rss - found.shared
 
 
 def _vectors(size: int, rng: np.random.Generator) -> Floats:

@@ -232,7 +232,7 @@ class DocumentService:
         self, charge: Charge, place: Collection, given: Arriving, document_id: str | None
     ) -> Put:
         caller = charge.caller
-        draft = await self._draft(given)
+        draft = await self._draft(caller, given)
         later = given.background or len(draft.text) > INLINE_CHARACTERS
         if later:
             await self._indexer.admit_only(charge, place)
@@ -251,14 +251,17 @@ class DocumentService:
             )
         return Put(made)
 
-    async def _draft(self, given: Arriving) -> Draft:
+    async def _draft(self, caller: Caller, given: Arriving) -> Draft:
         name, source = given.name or NAMELESS, given.source
         if isinstance(source, str):
             size = len(source.encode())
-            found = await self._extractor.read(source, given.media_type or MEDIA_TYPES["text"])
+            kind = given.media_type or MEDIA_TYPES["text"]
+            found = await self._extractor.read(source, kind, owner=caller.user_id)
         else:
             size = source.stat().st_size
-            found = await self._extractor.extract(source, name=name, media_type=given.media_type)
+            found = await self._extractor.extract(
+                source, owner=caller.user_id, name=name, media_type=given.media_type
+            )
         return Draft(name, found.text, found.media_type, given.metadata or {}, size)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, cast
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 import orjson
 
@@ -24,10 +25,12 @@ MEDIA_TYPES = {
     "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
 }
 LONGEST_NAME = 200
-SECONDS = 60.0
+SECONDS = 30.0
 """The longest that one file may take to read."""
 
-AT_ONCE = 2
+AT_ONCE = 4
+"""Files that are read at the same time, one of each owner."""
+
 _ROOT = Path(__file__).parents[2]
 _CHILD = (
     "import sys; sys.path.insert(0, sys.argv.pop(1));"
@@ -90,13 +93,15 @@ class Extractor:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._room = asyncio.Semaphore(AT_ONCE)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def extract(
-        self, path: Path, *, name: str = "", media_type: str | None = None
+        self, path: Path, *, owner: str = "", name: str = "", media_type: str | None = None
     ) -> Extracted:
         """Return the text of the file at `path`.
 
         Args:
+            owner: whose file waits for its turn behind their other files.
             name: what its owner calls it: a hint where the content leaves it open, never a path.
             media_type: what its owner says it is, of the same weight.
         Raises:
@@ -105,24 +110,25 @@ class Extractor:
         """
         kind, text = await asyncio.to_thread(_look, path, name, media_type)
         if text is not None:
-            return await self.read(text, MEDIA_TYPES[kind])
-        text, pages = await self._read_apart(kind, path)
+            return await self.read(text, MEDIA_TYPES[kind], owner=owner)
+        text, pages = await self._read_apart(kind, path, owner)
         return await _extracted(text, kind, pages)
 
-    async def read(self, text: str, media_type: str) -> Extracted:
+    async def read(self, text: str, media_type: str, *, owner: str = "") -> Extracted:
         """Return what there is to read in `text`, which is of a kind that is text; as `extract`."""
         kind = next(kind for kind, known in MEDIA_TYPES.items() if known == media_type)
         if kind == "html":
             page = self._folder / f"{uuid4()}.html"
             try:
                 await asyncio.to_thread(page.write_text, text, "utf-8", "replace")
-                text, _ = await self._read_apart(kind, page)
+                text, _ = await self._read_apart(kind, page, owner)
             finally:
                 page.unlink(missing_ok=True)
         return await _extracted(text, kind, None)
 
-    async def _read_apart(self, kind: str, path: Path) -> tuple[str, int | None]:
-        async with self._room:
+    async def _read_apart(self, kind: str, path: Path, owner: str) -> tuple[str, int | None]:
+        turn = self._turns.setdefault(owner, asyncio.Lock())
+        async with turn, self._room:
             return await _read_apart(kind, path)
 
 

@@ -5,6 +5,7 @@ It prints a line of JSON, `{"pages": ...}` or `{"error": CODE, "message": ...}`,
 """
 
 import json
+import os
 import re
 import sys
 import zipfile
@@ -17,7 +18,7 @@ from galley.services.extraction_html import text_of_html
 MOST_CHARACTERS = 10_000_000
 MOST_PAGES = 5_000
 MEMORY_BYTES = 1_500_000_000
-CPU_S = 60
+CPU_S = 30
 
 MOST_ENTRIES = 10_000
 MOST_UNZIPPED = 200_000_000
@@ -62,6 +63,7 @@ def bound() -> None:
         import resource
     except ImportError:  # Windows: there the clock alone is the limit
         return
+    os.nice(10)  # requests go first
     limits = {
         resource.RLIMIT_AS: MEMORY_BYTES,
         resource.RLIMIT_CPU: CPU_S,

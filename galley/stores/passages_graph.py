@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import ref
 
 import numpy as np
 import orjson
@@ -78,22 +79,36 @@ class Graphs:
         self._folder = folder
         self._least = least
         self.ready: dict[int, Graph] = {}
+        self._seen: dict[int, tuple[ref[View], Graph, Integers]] = {}
+        self._failed: dict[int, int] = {}  # for which generation none could be made
         self._busy: set[int] = set()
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._builder = ThreadPoolExecutor(1, "galley-passages-graph")
 
-    def of(self, collection: int, view: View) -> Graph | None:
-        """Return the index of a collection; None where it is small, or its index not there yet."""
+    def of(self, collection: int, view: View) -> tuple[Graph, Integers] | None:
+        """Return the index of a collection, and the places in `view` that are not in it.
+
+        None where the collection is small, or its index is not there yet.
+        """
         if view.shown < self._least:
             return None
         graph = self.ready.get(collection)
+        seen = self._seen.get(collection)
+        if graph is not None and seen is not None and seen[0]() is view and seen[1] is graph:
+            return graph, seen[2]
         if graph is None or not graph.fits(view):
             with self._lock:
-                if collection not in self._busy and not self._closing.is_set():
+                failed = self._failed.get(collection) == view.generation
+                if not (failed or collection in self._busy or self._closing.is_set()):
                     self._busy.add(collection)
                     self._builder.submit(self._prepare, collection, view)
-        return graph
+        if graph is None:
+            return None
+        others = graph.uncovered(view)
+        if collection not in self._busy:
+            self._seen[collection] = ref(view), graph, others
+        return graph, others
 
     def settled(self) -> None:
         """Wait until no index is being made."""
@@ -121,6 +136,7 @@ class Graphs:
             if graph is not None:
                 self.ready[collection] = graph
         except Exception:  # whatever it is, all vectors can be looked at
+            self._failed[collection] = view.generation
             _log.exception("vector_index_failed", collection=collection)
         finally:
             self._busy.discard(collection)

@@ -116,9 +116,9 @@ def _nearest(graphs: Graphs, place: _Place, vector: Floats) -> tuple[Integers, F
     view = place.view
     # Few of what the index finds may be among those that are wanted: then all of these are
     # looked at.
-    graph = graphs.of(place.number, view) if place.within is view.alive else None
-    if graph is not None:
-        others = graph.uncovered(view)
+    known = graphs.of(place.number, view) if place.within is view.alive else None
+    if known is not None:
+        graph, others = known
         near = view.places(graph.nearest(vector, _OVERFETCH * CANDIDATES))
         if len(near) >= CANDIDATES and len(others) <= _MOST_OTHERS:
             near = np.sort(np.concatenate([near, others]))

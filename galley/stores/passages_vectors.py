@@ -23,7 +23,7 @@ _SPARE_ROWS = 1024
 _BYTES_BESIDE_VECTOR = 3  # a word count, and whether the row is shown
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class View:
     """The passages of a collection that are shown, at places from 0, with gaps.
 

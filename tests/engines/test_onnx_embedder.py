@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import json
 import shutil
 import time
@@ -158,6 +159,27 @@ async def test_an_unknown_token_id_is_refused_by_its_number(
         await minilm.embed([HELLO_WORLD, [101, token]])
 
     assert (refusal.value.code, refusal.value.param) == ("unknown_token", "input")
+
+
+async def test_it_says_where_tokens_begin(minilm: OnnxEmbedder) -> None:
+    text = "Tides, tides: caf\u00e9 \U0001f30a!"
+
+    starts = await minilm.token_starts(text)
+
+    assert (await minilm.embed([text])).tokens == len(starts) + 2
+    parts = [text[a:b].strip() for a, b in itertools.pairwise([*starts.tolist(), len(text)])]
+    assert parts[:4] == ["Tides", ",", "tides", ":"]
+    assert "".join(parts[4:]).startswith("caf\u00e9")
+
+
+async def test_tokens_of_a_book_begin_where_they_begin_in_its_pages(minilm: OnnxEmbedder) -> None:
+    page = "The moon pulls the sea. " * 100
+
+    starts = (await minilm.token_starts(page * 60)).tolist()
+
+    on_a_page = (await minilm.token_starts(page)).tolist()
+    assert starts == [n * len(page) + start for n in range(60) for start in on_a_page]
+    assert (await minilm.token_starts("")).tolist() == []
 
 
 async def test_a_single_text_does_not_wait_for_hundreds(minilm: OnnxEmbedder) -> None:

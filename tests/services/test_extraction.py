@@ -1,5 +1,6 @@
 """Files as people have them, and as people who mean no good make them."""
 
+import asyncio
 import io
 import zipfile
 import zlib
@@ -279,6 +280,26 @@ async def test_what_a_reader_is_given_has_no_secrets_and_may_write_nothing(
 
     assert (await extractor.extract(file)).text == "Text."
     assert sorted(path.name for path in file.parent.iterdir()) == ["upload"]
+
+
+async def test_a_file_that_takes_long_holds_up_its_owners_others_and_nobody_elses(
+    extractor: Extractor, tmp_path: Path
+) -> None:
+    slow = [tmp_path / f"slow{n}" for n in range(5)]
+    for path in slow:
+        write(path, b"<html>" + b"<a " * 100_000)  # of which the parser makes heavy weather
+    quick = tmp_path / "quick"
+    write(quick, make_docx("Text."))
+    waiting = [asyncio.create_task(extractor.extract(path, owner="slow")) for path in slow]
+    await asyncio.sleep(0)
+
+    found = await extractor.extract(quick, owner="quick")
+
+    assert found.text == "Text."
+    assert not all(task.done() for task in waiting)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
 
 
 @pytest.mark.parametrize(

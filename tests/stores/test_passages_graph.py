@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from galley.stores.passages import (
     Collection,
@@ -195,3 +196,19 @@ async def test_the_index_of_a_deleted_collection_is_deleted(tmp_path: Path):
 
         assert list((tmp_path / "p.graphs").iterdir()) == []
         assert not store.graphs.ready
+
+
+async def test_where_no_index_can_be_kept_all_vectors_are_looked_at(tmp_path: Path):
+    (tmp_path / "p.graphs").write_text("This is in the way.")
+    async with opened(tmp_path) as store:
+        library = await collect(store, "ann")
+        for seed in range(22):
+            await put(store, library, seed)
+
+        with capture_logs() as logs:
+            for _ in range(3):
+                await ask(store, library, vectors(1, 0)[0])
+                await asyncio.to_thread(store.graphs.settled)
+
+        assert [line["event"] for line in logs] == ["vector_index_failed"]  # tried once
+        assert await recall(store, library, list(range(22))) == 1
