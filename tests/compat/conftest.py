@@ -1,17 +1,14 @@
 """Servers for the clients to talk to, and the environments that the clients are in."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from galley.core.catalogue import ModelSettings
+from tests.environments import install
 from tests.llama import SECRET, raw_llama_server
 from tests.serving import LiveServer, make_settings, serving
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -41,9 +38,4 @@ def gateway(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(scope="session")
 def clients(models_dir: Path) -> None:
     """Every client, installed once for all workers; a test fails with the reason if that fails."""
-    with FileLock(models_dir.parent / "compat.lock"):
-        done = subprocess.run(
-            ["sh", "scripts/compat-clients"],
-            cwd=ROOT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    install("compat-clients", models_dir.parent)

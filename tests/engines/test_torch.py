@@ -13,15 +13,14 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from galley.core.security import make_key
 from tests.cli.program import environment, serve
+from tests.environments import ROOT, install
 from tests.sse import DONE, read_events
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("torch")]
 
-ROOT = Path(__file__).parents[2]
 PHOTOS = sorted((ROOT / "tests" / "data" / "photos").glob("*.jpg"))
 LOADING_S = 120.0
 CONTEXT = 512
@@ -55,13 +54,8 @@ class Served:
 
 @pytest.fixture(scope="module")
 def torch_bin(models_dir: Path) -> Path:
-    """Where Galley is with torch; a test fails with the reason where it cannot be installed."""
-    with FileLock(models_dir.parent / "torch.lock"):
-        done = subprocess.run(
-            ["sh", "scripts/torch-environment"],
-            cwd=ROOT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    assert done.returncode == 0, f"`make torch` failed:\n{done.stdout}{done.stderr}"
+    """Where Galley is with torch; `make torch` installs it as well."""
+    install("torch-environment", models_dir.parent)
     return ROOT / ".cache" / "torch" / "bin"
 
 
