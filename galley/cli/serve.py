@@ -59,14 +59,19 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server; `on_started` is called once it listens."""
+    """uvicorn's server; `on_started` is called once it listens, `on_stopping` when it stops."""
 
     def __init__(
-        self, config: uvicorn.Config, settings: Settings, on_started: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        settings: Settings,
+        on_started: Callable[[], None],
+        on_stopping: Callable[[], None],
     ) -> None:
         super().__init__(config)
         self._settings = settings
         self._on_started = on_started
+        self._on_stopping = on_stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
@@ -77,6 +82,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Cut off who is not done after the grace period, while the ledger can still book it."""
+        self._on_stopping()
         if self.server_state.tasks:
             answers, most = _answers(len(self.server_state.tasks)), self._settings.grace_period
             say(f"Finishing {answers} (up to {most:g} s); Ctrl-C again ends at once.")
@@ -129,7 +135,11 @@ async def _serve(
         welcome.show(runtime.first_key)
         tasks.append(asyncio.create_task(welcome.follow(runtime.models)))
 
-    server = _Server(config, settings, started)
+    def stopping() -> None:
+        runtime: Runtime = app.state.runtime
+        runtime.jobs.feed.close()
+
+    server = _Server(config, settings, started, stopping)
     with server.capture_signals():  # also while the parts are opened and closed
         async with app.router.lifespan_context(app):
             await welcome.try_key(app.state.runtime.accounts)

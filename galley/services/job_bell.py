@@ -11,11 +11,18 @@ class JobBell:
 
     def __init__(self) -> None:
         self._listening: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self.closed = False
 
     def ring(self, job_id: str) -> None:
         """Wake all who watch the job."""
         for event in self._listening.get(job_id, ()):
             event.set()
+
+    def close(self) -> None:
+        """The server stops: wake all who watch anything, so that they end."""
+        self.closed = True
+        for job_id in self._listening:
+            self.ring(job_id)
 
     @contextmanager
     def listen(self, job_id: str) -> Generator[asyncio.Event]:

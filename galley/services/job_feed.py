@@ -41,6 +41,10 @@ class JobFeed:
         self._bell = bell
         self._look_s = look_s
 
+    def close(self) -> None:
+        """End all streams: the server stops, and who watches may come back to the next one."""
+        self._bell.close()
+
     async def watch(
         self, caller: Caller, job_id: str, *, after: int | None = None
     ) -> AsyncGenerator[JobEvent | None]:
@@ -70,6 +74,8 @@ class JobFeed:
                     async with asyncio.timeout(self._look_s):
                         await rung.wait()
                 rung.clear()
+                if self._bell.closed:
+                    return
                 try:
                     job = await self._jobs.find(caller, job.id)
                 except NotFoundError:  # it ended, and was deleted

@@ -41,18 +41,22 @@ class JobKeeper:
             How many jobs there were.
         """
         now, count = self._clock(), 0
-        while True:
-            async with self._sessions() as session:  # to read hinders nobody
-                if not await expired_jobs(session, now=None if alone else now):
-                    return count
-            async with self._sessions.begin() as session:
-                jobs = await expired_jobs(session, now=None if alone else now, change=True)
-                for job in jobs:
-                    _give_back(job, now)
-                    if job.status == "failed":
-                        await session.flush()
-                        await announce(session, job.id, now=now)
-            count += len(jobs)
+        while given := await self._give_back_some(now, None if alone else now):
+            count += given
+        return count
+
+    async def _give_back_some(self, now: datetime, before: datetime | None) -> int:
+        async with self._sessions() as session:  # to read hinders nobody
+            if not await expired_jobs(session, now=before):
+                return 0
+        async with self._sessions.begin() as session:
+            jobs = await expired_jobs(session, now=before, change=True)
+            for job in jobs:
+                _give_back(job, now)
+                if job.status == "failed":
+                    await session.flush()
+                    await announce(session, job.id, now=now)
+        return len(jobs)
 
 
 def _give_back(job: Job, now: datetime) -> None:

@@ -61,8 +61,13 @@ def test_jobs_of_a_killed_server_all_finish_after_the_next_start_with_their_effe
 
 
 @pytest.mark.slow
-def test_jobs_of_a_killed_celery_worker_are_finished_by_the_next_one_with_their_effects_once(
-    models_dir: Path, tmp_path: Path, postgresql_url: str, redis_server: RedisServer
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+def test_jobs_of_a_celery_worker_that_ends_are_finished_by_the_next_one_with_their_effects_once(
+    models_dir: Path,
+    tmp_path: Path,
+    postgresql_url: str,
+    redis_server: RedisServer,
+    ending: signal.Signals,
 ) -> None:
     count = 30
     broker = redis_server.url.replace("unix://", "redis+socket://")
@@ -76,7 +81,9 @@ def test_jobs_of_a_killed_celery_worker_are_finished_by_the_next_one_with_their_
         submitted = submit(server.client, count)
         with worker(tmp_path, models_dir, shared) as process:
             until(lambda: len(ended(server.client)) >= count // 4, LONGEST_S)
-            process.kill()
+            process.send_signal(ending)
+            first_code = process.wait(30)
+        running = server.client.get("/v1/jobs", params={"status": "running"}).json()["data"]
         visit(postgresql_url, lose_leases)
 
         with worker(tmp_path, models_dir, shared) as process:
@@ -86,7 +93,11 @@ def test_jobs_of_a_killed_celery_worker_are_finished_by_the_next_one_with_their_
             code = process.wait(30)
 
     assert {job["id"]: job["status"] for job in jobs} == dict.fromkeys(submitted, "succeeded")
-    assert any(line["event"] == "interrupted" for job in jobs for line in job["log"])
+    if ending == signal.SIGKILL:
+        assert any(line["event"] == "interrupted" for job in jobs for line in job["log"])
+    else:  # it gave back what it had
+        assert (first_code, running) == (0, [])
+        assert {job["attempts"] for job in jobs} == {1}
     assert_effects_once(postgresql_url, tmp_path, jobs)
     assert code == 0
 

@@ -147,6 +147,19 @@ async def test_a_job_that_is_deleted_while_it_is_watched_ends_the_stream(
     assert await names(events) == []
 
 
+async def test_streams_end_when_the_server_stops(database: Database) -> None:
+    office = JobOffice(database, Gate())
+    ada = await office.hire()
+    job_id = await office.submit(ada)
+    events = office.feed.watch(ada, job_id)
+
+    await anext(events)
+    office.feed.close()
+
+    assert await names(events) == []
+    assert (await office.look(ada, job_id)).status == "queued"
+
+
 async def test_the_job_of_another_is_not_watched(database: Database) -> None:
     office = JobOffice(database, Gate())
     ada, bob = await office.hire("ada"), await office.hire("bob")
