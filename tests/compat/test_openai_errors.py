@@ -44,8 +44,8 @@ def test_an_unknown_model_is_not_found(live_server: LiveServer) -> None:
 
 def test_a_call_that_nothing_here_answers_is_refused_by_its_name(live_server: LiveServer) -> None:
     with sdk(live_server, live_server.key) as client:
-        with pytest.raises(openai.NotFoundError, match="no POST /v1/moderations here"):
-            client.moderations.create(input="Hello")
+        with pytest.raises(openai.NotFoundError, match="no POST /v1/images/generations here"):
+            client.images.generate(prompt="A cook on a ship")
         with pytest.raises(openai.APIStatusError, match="no POST /v1/responses/input_tokens"):
             client.responses.input_tokens.count(model="galley/chat", input="Hello")
 

@@ -118,7 +118,7 @@ def test_a_whole_answer_that_takes_too_long_is_a_504(rush: Rush) -> None:
     assert quick.status_code == 200, "the slot is free again"
 
 
-@pytest.mark.parametrize("path", ["/v1/moderations", "/api/v1/moderations", "/v1/videos/x"])
+@pytest.mark.parametrize("path", ["/v1/fine_tuning", "/api/v1/fine_tuning", "/v1/videos/x"])
 def test_an_unknown_route_under_v1_is_named_in_the_openai_envelope(
     path: str, live_server: LiveServer
 ) -> None:
