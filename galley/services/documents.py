@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from galley.core.caller import Caller
-from galley.core.errors import ConflictError, NotFoundError, PermissionDeniedError
+from galley.core.errors import ConflictError, GalleyError, NotFoundError, PermissionDeniedError
 from galley.db.cursors import Page
 from galley.schemas.documents import CollectionCreate
 from galley.services.charge import Charge
@@ -239,7 +239,11 @@ class DocumentService:
             kept = await self._passages.accept(
                 caller.user_id, place.id, draft, document_id=document_id
             )
-            job_id = await self._submit(caller, [kept.id])
+            try:
+                job_id = await self._submit(caller, [kept.id])
+            except GalleyError as error:
+                await self._take_back(caller, kept, error, is_new=document_id is None)
+                raise
             await self._meter.settle(charge)
             return Put(kept, job_id)
         cut = await self._indexer.cut(charge, place, draft)
@@ -250,6 +254,15 @@ class DocumentService:
                 caller.user_id, place.id, draft, slices, document_id=document_id
             )
         return Put(made)
+
+    async def _take_back(
+        self, caller: Caller, kept: Document, error: GalleyError, *, is_new: bool
+    ) -> None:
+        """Leave nothing that waits for a job that will not come."""
+        if is_new:
+            await self._passages.remove(caller.user_id, kept.id)
+        else:
+            await self._passages.fail(caller.user_id, kept.id, error.message)
 
     async def _draft(self, caller: Caller, given: Arriving) -> Draft:
         name, source = given.name or NAMELESS, given.source
