@@ -19,7 +19,7 @@ _SUMS: Mapping[Metric, ColumnElement[int]] = {
     "texts": UsageHourly.units + 0,
     "cost": UsageHourly.cost + 0,
 }
-_TEXTS = ("embeddings", "rerank", "moderations")
+_TEXTS = ("embeddings", "rerank", "moderations", "documents", "retrieve")
 """Their units are texts; everywhere else they are pictures."""
 
 

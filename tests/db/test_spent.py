@@ -24,6 +24,9 @@ NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
         ("messages/count_tokens", "images"),
         ("embeddings", "texts"),
         ("rerank", "texts"),
+        ("moderations", "texts"),
+        ("documents", "texts"),
+        ("retrieve", "texts"),
     ],
 )
 async def test_units_are_pictures_but_for_texts_that_are_embedded_or_ranked(
