@@ -31,9 +31,14 @@ async def post(
         OSError: it cannot be reached, or not in time.
     """
     import aiohttp  # with all that it needs, seven megabytes
+    from yarl import URL
 
-    guard.check(url)
-    is_tls = url.lower().startswith("https:")
+    try:
+        target = URL(url)
+    except ValueError as error:
+        raise ConnectionError(f"no URL: {error}") from error
+    guard.check(str(target))  # as it is asked for, and not only as it was written
+    is_tls = target.scheme == "https"
     connector = aiohttp.TCPConnector(
         resolver=_checked(guard, is_tls=is_tls), use_dns_cache=False, force_close=True, limit=1
     )
@@ -45,13 +50,13 @@ async def post(
                 connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(),
                 max_line_size=8190, auto_decompress=False,
             ) as session,
-            session.post(url, data=body, headers=sent, allow_redirects=False) as answer,
+            session.post(target, data=body, headers=sent, allow_redirects=False) as answer,
         ):  # fmt: skip
             await answer.content.read(READ)
             return answer.status
     except TimeoutError:
         raise ConnectionError(f"no answer within {timeout_s:g} s") from None
-    except aiohttp.ClientError as error:
+    except (aiohttp.ClientError, UnicodeError) as error:  # or a name that cannot be one
         raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
 

@@ -64,8 +64,8 @@ class WebhookSender:
             self._due.clear()
             try:
                 await self.send_due()
-            except (SQLAlchemyError, OSError) as error:
-                log.warning("webhooks_not_sent", error=str(error))
+            except* (SQLAlchemyError, OSError) as errors:  # several are sent at the same time
+                log.warning("webhooks_not_sent", error=str(errors.exceptions[0]))
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._due.wait()

@@ -46,7 +46,7 @@ class WebhookGuard:
             raise _refusal("has to begin with https://")
         if not parts.hostname or parts.username is not None or parts.password is not None:
             raise _refusal("has to name a host, and no user")
-        address = literal(parts.hostname)
+        address = literal(_plain(parts.hostname))
         if address is not None:
             self.permit(address, is_tls=parts.scheme == "https")
 
@@ -135,6 +135,14 @@ def _parts(url: str) -> SplitResult:
     except ValueError:
         raise _refusal("is not a URL") from None
     return parts
+
+
+def _plain(host: str) -> str:
+    """Write a host as it is asked for: the full-width digits of an address are digits then."""
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:  # a part of it is empty or too long
+        raise _refusal("has to name a host") from None
 
 
 def _meant(address: Address) -> list[Address]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from galley.core.caller import Caller
 from galley.core.errors import BadRequestError
@@ -239,3 +240,34 @@ async def test_an_endless_answer_is_not_waited_for() -> None:
 async def test_an_answer_that_is_none_is_an_error_of_the_receiver(answer: bytes) -> None:
     with scripted_server(answer) as receiver, pytest.raises(ConnectionError):
         await post(receiver.base_url, b"{}", {}, LOOPBACK)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, "xn--a", "%31%32%37.0.0.1"])
+async def test_a_name_that_cannot_be_one_is_an_error_of_its_owner(host: str) -> None:
+    with pytest.raises((BadRequestError, ConnectionError)):
+        await post(f"https://{host}/", b"{}", {}, WebhookGuard())
+
+
+async def test_what_could_not_be_written_down_does_not_end_the_sending(post_office: Post) -> None:
+    def draw() -> float:
+        post_office.office.now += timedelta(minutes=2)  # by then it is due again
+        if not drawn.is_set():
+            drawn.set()
+            raise OperationalError("UPDATE webhooks", {}, Exception("database is locked"))
+        return 0.0
+
+    drawn = asyncio.Event()
+    post_office.sender._draw = draw
+    with scripted_server(http("", status="500 No"), OK) as receiver:
+        await post_office.begin(receiver.base_url)
+        await post_office.office.runner.work()
+        keeping = asyncio.create_task(post_office.sender.keep())
+        await asyncio.wait_for(drawn.wait(), 10)
+        async with asyncio.timeout(10):
+            while (await post_office.state()).delivered_at is None:
+                post_office.sender.wake()
+                await asyncio.sleep(0.05)
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+    assert len(receiver.requests) == 2

@@ -16,6 +16,8 @@ PRIVATE = [
     "[::1]", "[::]", "[fe80::1]", "[fd00::1]", "[ff02::1]", "[::ffff:127.0.0.1]",
     "[::ffff:7f00:1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "[64:ff9b::a9fe:a9fe]",
     "[2001:0:4136:e378:8000:63bf:80ff:fffe]", "[fec0::1]", "[::7f00:1]", "[64:ff9b:1::1]",
+    "\uff11\uff12\uff17.0.0.1", "127\u30020\u30020\u30021", "\u2460\u2461\u2466.1",
+    "\u24dbocalhost", "\uff10x7f.1",
 ]  # fmt: skip
 
 
@@ -33,6 +35,7 @@ def test_a_private_address_is_refused_however_it_is_written(host: str) -> None:
         "http://example.org/", "ftp://example.org/", "file:///etc/passwd", "https:///hook",
         "https://", "example.org", "", "https://user@example.org/", "https://u:p@example.org/",
         "https://example.org:99999/", "https://[::1/", "javascript:alert(1)", "//example.org/",
+        "https://a..b/", "https://.org/", f"https://{'a' * 64}.org/", "https://\u3002/",
     ],
 )  # fmt: skip
 def test_what_is_no_https_url_with_a_host_is_refused(url: str) -> None:
