@@ -41,7 +41,7 @@ async def answer(runtime: Runtime, asked: Asked) -> Answered:
             charge.background = True
             permit(asked.caller, endpoint.scope)
             with Listening(_nobody, LONGEST_S) as listening:
-                scope: Scope = {"arrival": asked.arrival, "headers": ()}
+                scope: Scope = {"arrival": asked.arrival, "headers": (), "query_string": b""}
                 await endpoint.handle(
                     _WholeCall(
                         runtime, charge, endpoint.dialect, asked.body, scope, sent, listening
