@@ -52,8 +52,9 @@ _CHARSETS = frozenset({
     "koi8-r", "shift_jis", "euc-jp", "euc-kr", "gb18030", "gbk", "big5",
 })  # fmt: skip
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([\w-]{1,20})", re.IGNORECASE)
+# A comment ends at its first end (?>): to try the others too would take years.
 _HTML = re.compile(
-    r"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.I | re.S
+    r"\s*(<\?xml[^>]*>\s*)?(?><!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.I | re.S
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _OLD_OFFICE = bytes.fromhex("d0cf11e0a1b11ae1")

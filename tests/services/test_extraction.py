@@ -124,6 +124,24 @@ async def test_text_is_told_by_its_name_where_the_content_leaves_it_open(
     assert found.media_type == MEDIA_TYPES[kind]
 
 
+async def test_what_begins_with_many_comments_is_told_at_once(
+    extractor: Extractor, file: Path
+) -> None:
+    write(file, b"<!-- a -->" * 400 + b"and no page")
+
+    found = await extractor.extract(file)
+
+    assert found.media_type == "text/plain"
+
+
+async def test_a_page_may_begin_with_comments(extractor: Extractor, file: Path) -> None:
+    write(file, b"<!-- a -->\n<!-- <p> --> <html><p>Tides</p></html>")
+
+    found = await extractor.extract(file)
+
+    assert (found.media_type, found.text) == ("text/html", "Tides")
+
+
 @pytest.mark.parametrize(
     "raw",
     [
