@@ -129,6 +129,7 @@ class IndexJob:
 
         arrival = Arrival(version_id(document), None)
         async with self._meter.hold(arrival, run.caller, "documents") as charge:
+            charge.background = True  # what is put off comes again, and is booked then
             cut = await self._indexer.cut(charge, place, draft)
             await self._indexer.admit(charge, place, cut)
             slices: AsyncGenerator[Slice] = self._indexer.slices(charge, place, cut, note)

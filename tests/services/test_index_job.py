@@ -1,6 +1,7 @@
 """The job that indexes documents, run by hand on a real model."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -8,7 +9,8 @@ import pytest
 from sqlalchemy import select
 
 from galley.core.caller import Caller
-from galley.core.errors import NotFoundError
+from galley.core.errors import NotFoundError, RateLimitError
+from galley.core.limits import Limits
 from galley.db.tables import ApiRequest, new_id
 from galley.services.index_job import version_id
 from galley.services.retrieval import Query
@@ -69,6 +71,19 @@ async def test_each_document_is_booked_once_however_often_the_job_runs(shelf: Sh
     (row,) = rows.values()
     assert (row.endpoint, row.state, row.units) == ("documents", "completed", 1)
     assert row.prompt_tokens > 10
+
+
+async def test_what_a_limit_puts_off_is_booked_when_it_is_done(shelf: Shelf) -> None:
+    await shelf.add(TIDES, "tides.md")
+    later = await shelf.add(BREAD, "bread.md")
+    limit = Limits(requests_per_minute=1).rules(f"user:{shelf.owner.user_id}")
+
+    with pytest.raises(RateLimitError):
+        await shelf.documents.job.index_documents(Run(replace(shelf.owner, rules=limit)))
+    await shelf.documents.job.index_documents(Run(shelf.owner, attempt=2))
+
+    row = (await booked(shelf))[version_id(later.document)]
+    assert (row.state, row.units) == ("completed", 1)
 
 
 async def test_a_job_that_was_stopped_goes_on_where_it_was(shelf: Shelf) -> None:
