@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from galley.core.caller import Caller
 from galley.core.errors import BadRequestError, GalleyError, InternalError, RateLimitError
 from galley.db.job_leases import write_by_lease
 from galley.db.session import Sessions
@@ -99,10 +100,19 @@ class Attempt:
         if self._kind is None:
             raise BadRequestError("This server does not know the task.", code="unknown_task")
         job = self.job
-        caller = await self._desk.accounts.caller(job.user_id, job.key_id)
-        permit(caller, self._kind)
-        run = JobRun(job.id, caller, job.params, job.attempts, self._report)
+        run = JobRun(job.id, await self.admit(), job.params, job.attempts, self._report)
         return await self._kind.run(run)
+
+    async def admit(self) -> Caller:
+        """Look up whose job it is, as they are now.
+
+        Raises:
+            AuthenticationError, PermissionDeniedError: they may not have it done any more.
+        """
+        caller = await self._desk.accounts.caller(self.job.user_id, self.job.key_id)
+        if self._kind is not None:
+            permit(caller, self._kind)
+        return caller
 
     async def _report(self, done: int, total: int | None, message: str | None) -> None:
         now = self._desk.clock()
@@ -138,7 +148,7 @@ class Attempt:
         """Let others do it, as it is not its fault that it stopped; a cancelled one is gone."""
         try:
             attempts = self.job.attempts - 1
-            await self._requeue("interrupted", "the server stopped", attempts=attempts)
+            await self._requeue("interrupted", "it was stopped", attempts=attempts)
         except JobStoppedError:
             self._logger.info("job_stopped")
         except (SQLAlchemyError, OSError) as error:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from galley.core.errors import GalleyError
 from galley.db.job_leases import claim_job, next_due, renew_leases
 from galley.db.session import Sessions
 from galley.db.tables import new_id, utc_now
@@ -88,6 +89,7 @@ class JobRunner:
         while True:
             try:
                 await self.renew()
+                await self.dismiss()
                 await self._keeper.look()
             except (SQLAlchemyError, OSError) as error:
                 log.warning("leases_not_renewed", error=str(error))
@@ -101,6 +103,14 @@ class JobRunner:
             kept = await renew_leases(session, held, until=self._clock() + LEASE)
         for lease in held.keys() - kept:
             _stop(held[lease][1])
+
+    async def dismiss(self) -> None:
+        """Stop what runs here for who may not have it done any more: its next attempt says so."""
+        for attempt, task in list(self._held.values()):
+            try:
+                await attempt.admit()
+            except GalleyError:
+                _stop(task)
 
     def close(self) -> None:
         """Begin nothing more, and stop what runs: it is done elsewhere, or after the next start."""

@@ -349,6 +349,31 @@ async def test_a_job_whose_owner_may_not_come_in_any_more_fails(
     assert job.error.code == "invalid_api_key"
 
 
+async def test_a_job_ends_whose_owner_may_not_come_in_any_more_while_it_runs(
+    database: Database,
+) -> None:
+    gate = Gate()
+    office = JobOffice(database, gate)
+    ada, grace = await office.hire(), await office.hire("grace")
+    theirs, others = await office.submit(ada), await office.submit(grace)
+    running = asyncio.create_task(office.runner.keep())
+    for _ in range(2):
+        await gate.begun.acquire()
+    async with database.sessions.begin() as session:
+        await session.execute(update(User).where(User.id == ada.user_id).values(status="disabled"))
+
+    await office.runner.dismiss()
+
+    async with asyncio.timeout(10):
+        while (job := await office.look(ada, theirs)).status != "failed":  # noqa: ASYNC110 - no bell
+            await asyncio.sleep(0.02)
+    assert job.error is not None
+    assert (job.error.code, gate.stopped) == ("invalid_api_key", 1)
+    assert (await office.look(grace, others)).status == "running"
+    running.cancel()
+    await office.runner.aclose()
+
+
 async def test_a_job_whose_owner_lost_a_scope_that_it_needs_fails(database: Database) -> None:
     office = JobOffice(database, echo, scopes=("files",))
     ada = await office.hire()
