@@ -264,7 +264,7 @@ def comes_again(charge: Charge, error: BaseException | None) -> bool:
     if not charge.background:
         return False
     if isinstance(error, RateLimitError):
-        return error.should_retry
+        return error.should_retry or error.retry_after is not None
     if isinstance(error, OverloadedError):
         return error.retry_after is not None
     return isinstance(error, asyncio.CancelledError)

@@ -276,6 +276,20 @@ async def test_tokens_are_reserved_at_the_worst_and_given_back_at_the_end(
         await ask(meter, mine, prompt_tokens=20, completion_tokens=31)
 
 
+async def test_to_be_checked_takes_nothing(meter: Meter, caller: Caller) -> None:
+    mine = limited(caller, requests_per_minute=1, concurrency=1)
+
+    async with meter.hold(Arrival(new_id(), None), mine, "chat") as charge:
+        for _ in range(2):
+            await meter.check(charge)
+        await meter.admit(charge, "small")
+        await meter.settle(charge)
+
+    with pytest.raises(RateLimitError, match="1 requests in any 60 seconds"):
+        async with meter.hold(Arrival(new_id(), None), mine, "chat") as charge:
+            await meter.check(charge)
+
+
 async def test_what_could_never_fit_is_refused_for_good(meter: Meter, caller: Caller) -> None:
     mine = limited(caller, tokens_per_minute=100)
 
@@ -353,6 +367,7 @@ async def put_off(meter: Meter, caller: Caller, error: BaseException) -> None:
     "error",
     [
         RateLimitError("Later.", code="rate_limit_exceeded", retry_after=1),
+        RateLimitError("Tomorrow.", code="insufficient_quota", retry_after=9e4, should_retry=False),
         OverloadedError("Full.", code="queue_full", retry_after=1),
         asyncio.CancelledError(),
     ],
