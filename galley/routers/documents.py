@@ -182,6 +182,7 @@ async def _written(
 ) -> Response:
     """Read a document, have it written as one request that is booked, and say what became of it."""
     async with runtime.meter.hold(request.scope["arrival"], caller, "documents") as charge:
+        await runtime.meter.check(charge)  # before a large file is taken in, and read
         async with _arriving(request, runtime, json, form) as (asked, given):
             with Listening(request.receive, runtime.settings.request_timeout) as listening:
                 put: Put = await write(charge, asked, given)

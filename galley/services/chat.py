@@ -80,6 +80,7 @@ class ChatService:
         models = self._chosen(charge, request, ignored)
         charge.per_prompt = request.n or 1
         if isinstance(request, ChatRequest) and request.galley is not None:
+            await self._meter.check(charge)  # to search is work, and comes first
             request = await self._grounding.ground(charge, request, models[0])
         guard = guard_of(charge, self._heavy)
         if guard is not None:

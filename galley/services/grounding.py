@@ -15,6 +15,7 @@ from galley.dialects.prompts import join_prompts
 from galley.engines.base import ChatEngine
 from galley.engines.bounds import most_prompt_tokens
 from galley.schemas.chat import ChatRequest, ContentPart, Message, TextPart
+from galley.schemas.documents import LONGEST_QUERY
 from galley.schemas.grounding import (
     Citation,
     ComparisonFilter,
@@ -97,9 +98,9 @@ class GroundingService:
 
 
 def _question(request: ChatRequest) -> str:
-    """The last thing that the user said."""
+    """The last thing that the user said, as far as it is no longer than a question may be."""
     said = (message.text for message in reversed(request.messages) if message.role == "user")
-    return next(said, "")
+    return next(said, "")[:LONGEST_QUERY]
 
 
 async def _fitting(model: Loaded[ChatEngine], request: ChatRequest, found: Sequence[Found]) -> int:

@@ -1,7 +1,7 @@
 """Hold, then settle: one row per request, whatever way it ends."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from galley.core.caller import Caller
 from galley.core.errors import (
@@ -11,7 +11,7 @@ from galley.core.errors import (
     OverloadedError,
     RateLimitError,
 )
-from galley.core.limits import Rule
+from galley.core.limits import Metric, Rule
 from galley.core.metrics import Metrics
 from galley.db.ledger import Ledger
 from galley.db.record import Record
@@ -26,6 +26,8 @@ from galley.stores.limiter import Limiter
 
 ENDING_S = 1.0
 """What a request that was stopped may take to end, where time has a price."""
+
+_LEAST: Mapping[Metric, int] = {"requests": 1, "concurrency": 1, "tokens": 1}
 
 
 class Meter:
@@ -78,6 +80,24 @@ class Meter:
         """A request is over."""
         self._metrics.in_flight -= 1
 
+    async def check(self, charge: Charge) -> None:
+        """Send away who has used up a limit, where there is work to do before `admit` can tell.
+
+        It takes nothing.
+
+        Raises:
+            RateLimitError: a limit is in the way.
+            OverloadedError: the limits cannot be told.
+        """
+        if not charge.caller.rules:
+            return
+        charge.most = _LEAST
+        await self._reserve(charge, new_id(), charge.caller.rules)
+        (held,) = charge.held  # until it is given back: its caller may hang up meanwhile
+        await self._limiter.settle(held.name, held.demands, {})
+        charge.held.remove(held)
+        charge.consulted.clear()
+
     async def admit(
         self,
         charge: Charge,
@@ -89,7 +109,7 @@ class Meter:
     ) -> None:
         """Let a request in, with the most that it may take of any of `models` reserved.
 
-        Of several models, `enter` says which one it goes to.
+        Of several models, `enter` says which one it goes to. Without any, it is free.
 
         Raises:
             RateLimitError: a limit is in the way; nothing was reserved.
@@ -97,7 +117,7 @@ class Meter:
         """
         caller = charge.caller
         charge.prices = {model: self._price(model) for model in models}
-        charge.price = charge.prices[models[0]]
+        charge.price = charge.prices[models[0]] if models else None
         rules = caller.rules
         if len(models) == 1 and models[0] in caller.model_rules:
             rules += caller.model_rules[models[0]]
@@ -111,14 +131,17 @@ class Meter:
             "images": images,
             "texts": texts,
             "cost": max(
-                cost(
-                    price,
-                    prompt_tokens=prompt_tokens,
-                    completion_tokens=completion_tokens,
-                    units=images + texts,
-                    seconds=charge.arrival.elapsed_ms() / 1000 + self._longest_s + ENDING_S,
-                )
-                for price in charge.prices.values()
+                (
+                    cost(
+                        price,
+                        prompt_tokens=prompt_tokens,
+                        completion_tokens=completion_tokens,
+                        units=images + texts,
+                        seconds=charge.arrival.elapsed_ms() / 1000 + self._longest_s + ENDING_S,
+                    )
+                    for price in charge.prices.values()
+                ),
+                default=0,
             ),
         }
         await self._reserve(charge, charge.arrival.request_id, rules)

@@ -77,11 +77,10 @@ class RetrievalService:
         places = await self._places(caller, query.collections)
         models = sorted({place.model for place in places if self._is_loaded(place.model, caller)})
         record.model = record.served_model = models[0] if models else None
-        if models:
-            most = len(query.text.encode()) + 2
-            await self._meter.admit(
-                charge, *models, prompt_tokens=most * len(models), texts=len(models)
-            )
+        most = len(query.text.encode()) + 2
+        await self._meter.admit(
+            charge, *models, prompt_tokens=most * len(models), texts=len(models)
+        )
         results = await self._find(caller, query, places, models)
         record.prompt_tokens, record.units = results.tokens, len(models)
         return results

@@ -241,6 +241,26 @@ def test_limits_are_told_and_hold(live_server: LiveServer) -> None:
     assert asked.status_code == 429
 
 
+def test_who_is_over_a_limit_is_sent_away_before_a_file_is_read(live_server: LiveServer) -> None:
+    key = live_server.key_of_new_user(limits={"requests_per_minute": 1})
+    headers = {"authorization": f"Bearer {key}"}
+    with httpx2.Client(base_url=live_server.url, headers=headers, timeout=60) as client:
+        client.get("/v1/retrieve", params={"query": "moon"})
+        answer = client.post("/v1/documents", files={"file": ("a.pdf", b"%PDF-1.7 broken")})
+
+    assert answer.status_code == 429  # and not 400
+    assert "retry-after" in answer.headers
+
+
+def test_searches_by_words_alone_have_limits_too(bare: LiveServer) -> None:
+    key = bare.key_of_new_user(limits={"requests_per_minute": 1})
+    headers = {"authorization": f"Bearer {key}"}
+    with httpx2.Client(base_url=bare.url, headers=headers, timeout=60) as client:
+        answers = [client.get("/v1/retrieve", params={"query": "moon"}) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 429]
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

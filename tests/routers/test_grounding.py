@@ -307,6 +307,27 @@ def test_the_question_is_billed_with_the_answer_in_one_row(office: Office) -> No
     assert [one["endpoint"] for one in listed].count("chat") == 1
 
 
+def test_who_is_over_a_limit_is_sent_away_before_anything_is_searched(
+    servers: tuple[LiveServer, Upstream],
+) -> None:
+    server, upstream = servers
+    limited = Office(server, upstream, server.key_of_new_user(limits={"requests_per_minute": 1}))
+    with limited.client:
+        limited.ask(galley=None)
+        answer = limited.ask(galley={"retrieve": {"collections": ["nowhere"]}})
+
+    assert answer.status_code == 429  # else it would have been looked for, and not found
+
+
+def test_of_a_long_text_no_more_is_searched_for_than_of_a_question(office: Office) -> None:
+    office.add(TIDE, "tide.txt")
+
+    answer = office.ask(content=QUESTION.ljust(4_000) + "The lamp", max_completion_tokens=4)
+
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["galley"]["query"] == QUESTION.ljust(4_000)
+
+
 def search(**changes: Any) -> dict[str, Any]:
     """A request for a response that searches the usual collection."""
     tool = {"type": "file_search", "vector_store_ids": ["default"], **changes}
