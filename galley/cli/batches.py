@@ -13,7 +13,11 @@ from galley.cli.console import ExitCode, JsonOption, err, fail, make_table, out,
 from galley.client import Client
 from galley.schemas.batches import BatchReply
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Have many requests answered from a file; list and cancel such batches.",
+)
 
 ENDED = {"completed", "failed", "expired", "cancelled"}
 LOOK_S = 0.5

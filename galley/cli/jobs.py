@@ -14,7 +14,11 @@ from galley.cli.console import ExitCode, JsonOption, err, fail, make_table, out,
 from galley.client import Client
 from galley.schemas.jobs import FINISHED, JobKind, JobStatus
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="List, watch and cancel what goes on in the background.",
+)
 
 LOOK_S = 0.5
 

@@ -26,7 +26,7 @@ router = APIRouter(
     "",
     status_code=201,
     summary="Make a collection",
-    responses=refusals(native, 404, 409, 413, 503),
+    responses=refusals(native, 400, 404, 409, 413, 503),
 )
 async def create_collection(
     caller: DocumentsCaller,

@@ -179,4 +179,5 @@ def _is_field(part: str, before: tuple[int | str, ...]) -> bool:
     return part.isidentifier() and part.islower() and part not in _TYPES
 
 
-_TYPES = frozenset({"str", "int", "float", "bool", "none"})
+_FILTERS = {"eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "and", "or"}
+_TYPES = frozenset({"str", "int", "float", "bool", "none"} | _FILTERS)
