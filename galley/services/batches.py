@@ -1,5 +1,6 @@
 """Batches as their owners see them; `batch_jobs.py` does them."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 
@@ -42,6 +43,7 @@ class Batches:
         self._jobs = jobs
         self._work = work
         self._clock = clock
+        self._ending = asyncio.Lock()  # who ends a batch forgets what the next one would read
 
     async def create(
         self, caller: Caller, asked: BatchCreate, *, request_id: str | None = None
@@ -118,12 +120,13 @@ class Batches:
             job = await find_job(session, user_id=caller.user_id, job_id=batch.id)
         if job is not None and job.status not in ENDED_JOBS:
             return batch
-        batch = await self._find(caller, batch_id_of(batch))  # it may have ended meanwhile
-        if batch.status in ENDED:
-            return batch
-        if job is None or job.status == "cancelled":
-            return await self._work.end(caller, batch, "cancelled")
-        return await self._work.end(caller, batch, "failed", [_failure(job)])
+        async with self._ending:
+            batch = await self._find(caller, batch_id_of(batch))  # it may have ended meanwhile
+            if batch.status in ENDED:
+                return batch
+            if job is None or job.status == "cancelled":
+                return await self._work.end(caller, batch, "cancelled")
+            return await self._work.end(caller, batch, "failed", [_failure(job)])
 
 
 def _failure(job: Job) -> dict[str, str | None]:

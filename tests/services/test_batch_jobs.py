@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -18,10 +18,12 @@ from galley.db.tables import new_id
 from galley.db.users import create_user
 from galley.db.work_tables import Batch, File
 from galley.schemas.batches import BatchCreate
-from galley.services.batch_jobs import BatchJobs
+from galley.services.batch_jobs import BatchJobs, batch_id_of
 from galley.services.batch_run import LONGEST_ABSENCE_S, most_at_once
+from galley.services.batches import Batches
 from galley.services.files import FileService, wire_id
 from galley.services.job_kinds import JobRun, JobStoppedError
+from galley.services.jobs import JobService
 from galley.services.side_door import Answered, Asked
 from tests.routers.batch_files import embedding_lines, jsonl
 
@@ -210,6 +212,23 @@ async def test_a_batch_whose_file_is_gone_fails_with_what_it_has(office: Office)
     assert batch.errors is not None
     assert batch.errors[0]["code"] == "file_not_found"
     assert len(await office.lines(batch.output_file_id)) == 10
+
+
+async def test_a_batch_whose_job_is_gone_ends_once_however_many_look(office: Office) -> None:
+    run = await office.begin(embedding_lines(40))
+    await office.killed_after(run, 10)
+    batches = Batches(office.database.sessions, cast("JobService", None), office.jobs)
+    batch_id = batch_id_of(await office.row(run))
+
+    found = await asyncio.gather(*(batches.find(office.caller, batch_id) for _ in range(8)))
+
+    assert {(batch.status, batch.request_counts.completed) for batch in found} == {
+        ("cancelled", 10)
+    }
+    listed = await office.files.list(
+        office.caller, purpose="batch_output", after=None, limit=9, latest_first=True
+    )
+    assert [file.id for file in listed.data] == [found[0].output_file_id]
 
 
 async def test_a_long_wait_gives_its_place_to_other_jobs(office: Office) -> None:
