@@ -37,6 +37,7 @@ _CHILD = (
     "from galley.services.extraction_child import main; main()"
 )
 _HEAD = 4096
+_PIECE = 65_536  # characters
 _MOST_BYTES = 4 * MOST_CHARACTERS + 65_536  # of UTF-8, and what is said of it
 
 _BOMS = {
@@ -144,7 +145,9 @@ async def _extracted(text: str, kind: str, pages: int | None) -> Extracted:
 def clean(text: str) -> str:
     """Leave out control characters and lone surrogates; make all line breaks alike."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text.translate(_UNWANTED).strip()
+    # In pieces: everybody else waits while one is translated, on whatever thread.
+    pieces = (text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
+    return "".join(piece.translate(_UNWANTED) for piece in pieces).strip()
 
 
 def label(name: str) -> str:

@@ -350,6 +350,12 @@ def test_any_name_makes_a_label(name: str) -> None:
     assert label(made) == made
 
 
+def test_a_long_text_is_cleaned_like_a_short_one() -> None:
+    text = "\ufeffThe s\u00e9a\x0b rises.\r\n" * 10_000
+
+    assert clean(text) == ("The s\u00e9a rises.\n" * 10_000).strip()
+
+
 @given(st.text(alphabet=st.characters(categories=("L", "Cc", "Cs", "Z"))))
 def test_cleaned_text_can_be_written_and_is_clean_already(text: str) -> None:
     made = clean(text)
