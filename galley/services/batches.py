@@ -8,7 +8,7 @@ from galley.core.caller import Caller
 from galley.core.errors import ConflictError, NotFoundError
 from galley.db.batches import ENDED, change_batch, find_batch, list_batches
 from galley.db.jobs import ENDED as ENDED_JOBS
-from galley.db.jobs import find_job
+from galley.db.jobs import find_job, hurry_job
 from galley.db.session import Sessions
 from galley.db.tables import parse_id, utc_now
 from galley.db.work_tables import Batch, Job
@@ -97,6 +97,8 @@ class Batches:
                 session, batch.id, ("validating", "in_progress"),
                 status="cancelling", cancelling_at=now,
             )  # fmt: skip
+            await hurry_job(session, batch.id, now=now)  # it may wait for a limit
+        await self._jobs.start(batch.id)
         batch = await self._find(caller, batch_id)
         if not cancelled and batch.status != "cancelling":
             raise ConflictError(

@@ -417,5 +417,20 @@ def test_lines_over_a_limit_wait_instead_of_failing(live_server: LiveServer) -> 
         assert ended(client, batch)["request_counts"]["completed"] == 2
 
 
+def test_a_batch_that_waits_for_a_limit_is_cancelled_at_once(live_server: LiveServer) -> None:
+    key = live_server.key_of_new_user(limits={"requests_per_day": 2})
+    for client in client_of(live_server, key):
+        batch = start(client, embedding_lines(5))
+        path = f"/v1/jobs/{batch['id'].removeprefix('batch_')}"
+        while client.get(path).json()["error"] is None:
+            time.sleep(0.05)
+
+        client.post(f"/v1/batches/{batch['id']}/cancel")
+
+        found = ended(client, batch)
+        assert found["status"] == "cancelled"
+        assert found["request_counts"] == {"total": 5, "completed": 2, "failed": 0}
+
+
 def test_a_batch_file_reads_like_the_lines_it_was_made_of() -> None:
     assert jsonl([{"a": 1}, b"x"]) == b'{"a":1}\nx\n'
