@@ -100,7 +100,7 @@ def _done(job: dict[str, Any]) -> str:
 
 
 def _watched(client: Client, job_id: str) -> dict[str, Any]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as progress:
         shown = progress.add_task("", total=None)
         while (job := _look(client, job_id))["status"] not in FINISHED:
