@@ -264,7 +264,8 @@ def _ready(model: Model) -> Loaded[Engine]:
         return Loaded(model.name, model.replicas, model.settings)
     if model.state == "failed":
         raise OverloadedError(
-            f"The model {model.name!r} could not be loaded: {model.error}",
+            # Why names files and addresses: that is for who runs the server.
+            f"The model {model.name!r} could not be loaded. The server's log says why.",
             code="model_not_loaded",
         )
     raise OverloadedError(

@@ -84,6 +84,7 @@ def test_a_model_that_cannot_be_loaded_is_named_and_refused(tmp_path: Path) -> N
     assert ready.json()["parts"]["model:broken"] not in {"ok", "loading"}
     assert refused.status_code == 503
     assert refused.json()["error"]["code"] == "model_not_loaded"
+    assert "/" not in refused.json()["error"]["message"], "it names no files"
 
 
 def test_probes_ask_for_no_key(live_server: LiveServer) -> None:
