@@ -18,10 +18,14 @@ START_S = 60.0  # the longest a start may take, on a machine that does other thi
 
 
 def environment(data_dir: Path, **given: object) -> dict[str, str]:
-    """What a fresh shell has, and `given` as GALLEY_ variables."""
+    """What a fresh shell has, and `given` as GALLEY_ variables.
+
+    Galley's own documentation is not indexed, which takes longer than most tests.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GALLEY_")}
     ours = {f"GALLEY_{name.upper()}": str(value) for name, value in given.items()}
-    return kept | {"GALLEY_DATA_DIR": str(data_dir)} | ours
+    usual = {"GALLEY_DATA_DIR": str(data_dir), "GALLEY_EMBEDDED_DOCUMENTS": "false"}
+    return kept | usual | ours
 
 
 def run(

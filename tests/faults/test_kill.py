@@ -45,6 +45,7 @@ def galley_serve(
         "GALLEY_MODELS_DIR": str(models_dir),
         "GALLEY_PORT": str(port),
         "GALLEY_BOOTSTRAP_KEY": key,
+        "GALLEY_EMBEDDED_DOCUMENTS": "false",
         **more,
     }
     command = [Path(sys.executable).with_name("galley"), "serve"]

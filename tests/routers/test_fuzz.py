@@ -103,7 +103,7 @@ def hold_to_the_document(case: Case[Any], server: LiveServer) -> None:
 
 @EACH
 @pytest.mark.parametrize(
-    "every", [pytest.param(16, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)]
+    "every", [pytest.param(32, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)]
 )
 def test_each_bound_and_type_of_a_request_holds(
     operation: Any, every: int, live_server: LiveServer
