@@ -1,10 +1,8 @@
 """The job `index_documents`: what waits is indexed, or what there is indexed anew."""
 
-import hashlib
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, Protocol
-from uuid import UUID
 
 from galley.core.caller import Caller
 from galley.core.errors import GalleyError, NotFoundError, RateLimitError
@@ -12,10 +10,11 @@ from galley.schemas.documents import IndexParams
 from galley.services.charge import Arrival
 from galley.services.documents import writable
 from galley.services.indexing import Indexer
+from galley.services.job_keeper import MOST_ATTEMPTS
+from galley.services.job_kinds import derived_id
 from galley.services.metering import Meter
 from galley.stores.passages import Collection, Document, Passages, Slice
 
-MOST_ATTEMPTS = 3
 _PAGE = 100
 _MOST_FAILURES_TOLD = 100
 
@@ -144,8 +143,5 @@ def version_id(document: Document) -> str:
 
     It has the form of a UUIDv7, its time that of the version: ids of requests are in order of time.
     """
-    version = f"{document.id} {document.updated_at.isoformat()} {document.text_hash}"
-    tail = int.from_bytes(hashlib.sha256(version.encode()).digest()[:10], "big")
-    at_ms = int(document.updated_at.timestamp() * 1000)
-    number = (at_ms << 80 | tail) & ~(0xF << 76) & ~(0x3 << 62) | 7 << 76 | 2 << 62
-    return str(UUID(int=number))
+    made_ms = int(document.updated_at.timestamp() * 1000)
+    return derived_id(made_ms, document.id, document.updated_at.isoformat(), document.text_hash)
