@@ -121,7 +121,9 @@ def test_an_answer_with_one_field_passed_on_is_not_that_with_another(tmp_path: P
     assert len(upstream.requests) == 2
 
 
-def test_a_model_that_passes_on_what_nobody_can_send_does_not_load(tmp_path: Path) -> None:
+def test_a_model_that_passes_on_what_nobody_can_send_does_not_load(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with serving(far("http://127.0.0.1:9", tmp_path, pass_fields=["effort"])) as server:
         while (
             part := server.client.get("/health/ready").json()["parts"]["model:far"]
@@ -131,7 +133,8 @@ def test_a_model_that_passes_on_what_nobody_can_send_does_not_load(tmp_path: Pat
 
     assert part == "failed"
     assert refused.status_code == 503
-    assert "pass_fields names effort" in refused.json()["error"]["message"]
+    assert "The server's log says why" in refused.json()["error"]["message"]
+    assert "pass_fields names effort" in capfd.readouterr().out
 
 
 def test_that_a_server_is_not_there_is_said_without_its_address(tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ from tests.serving import LiveServer, make_settings, serving
 
 load_all_checks()
 ANSWER = 4  # tokens
+PATIENCE = (
+    60  # seconds; the most tools that a request may bring are a prompt of thousands of tokens
+)
 TALKING = ("/v1/chat", "/v1/completions", "/v1/responses")
 ENDS = rb'(data: \[DONE\]|data: {"type":"message_stop"}|event: response\.\w+\ndata: .+)\n\n\Z'
 MODELS = {"/v1/embeddings": "galley/embeddings", "/v2/classify": "galley/classify"}
@@ -87,7 +90,7 @@ def hold_to_the_document(case: Case[Any], server: LiveServer) -> None:
     headers = {"Authorization": f"Bearer {server.key}"}
     case.headers.update(headers)  # or its checks take a request for worse than what was sent
 
-    answer = case.call(server.url, headers=headers)
+    answer = case.call(server.url, headers=headers, timeout=PATIENCE)
 
     streams = answer.headers.get("content-type", [""])[0].startswith("text/event-stream")
     case.validate_response(
