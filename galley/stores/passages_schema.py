@@ -77,6 +77,7 @@ CREATE VIRTUAL TABLE words USING fts5 (
   body, content = '', columnsize = 0, detail = none,
   tokenize = 'porter unicode61 remove_diacritics 2'
 );
+INSERT INTO words (words, rank) VALUES ('usermerge', 2);
 CREATE TABLE trash (
   kind TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -107,7 +107,8 @@ class SqlitePassages:
         self._clock = clock
         self._writer = writer
         self._writing = ThreadPoolExecutor(1, "galley-passages-writer")
-        self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+        # The last one first: it remembers the most of the file.
+        self._readers: LifoQueue[sqlite3.Connection] = LifoQueue()
         self._reading = ThreadPoolExecutor(len(readers), "galley-passages-reader")
         for connection in readers:
             self._readers.put(connection)

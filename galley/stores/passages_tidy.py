@@ -1,4 +1,7 @@
-"""Clears away what nothing in the passages' file shows any more, a few milliseconds at a time."""
+"""Clears away what nothing in the passages' file shows any more, a few milliseconds at a time.
+
+Then it joins the parts of the index of words: a word is looked up in each of them.
+"""
 
 import sqlite3
 from itertools import chain
@@ -7,6 +10,7 @@ from galley.stores.passages_schema import AT_ONCE, span
 from galley.stores.passages_words import indexed, split
 
 _DOCUMENTS_AT_ONCE = 500
+_PAGES_AT_ONCE = 64  # of the index of words; some 10 ms
 
 
 def discard(connection: sqlite3.Connection, *versions: int | None) -> None:
@@ -25,10 +29,10 @@ def give_up(connection: sqlite3.Connection, version: int | None = None) -> None:
 
 
 def tidy(connection: sqlite3.Connection) -> bool:
-    """Delete a little of what nothing shows any more; False when there is nothing left."""
+    """Do a little; False when there is nothing left to do."""
     row = connection.execute("SELECT kind, id FROM trash ORDER BY kind DESC, id LIMIT 1").fetchone()
     if row is None:
-        return False
+        return _join_words(connection)
     kind, id_ = row
     done = _tidy_version(connection, id_) if kind == "version" else _tidy_documents(connection, id_)
     if done:
@@ -56,6 +60,13 @@ def _tidy_version(connection: sqlite3.Connection, version: int) -> bool:
     connection.execute("DELETE FROM texts WHERE version = ?", (version,))
     connection.execute("DELETE FROM versions WHERE id = ?", (version,))
     return True
+
+
+def _join_words(connection: sqlite3.Connection) -> bool:
+    """Join parts of the index of words that are of like size. Says whether there were any."""
+    before = connection.total_changes
+    connection.execute("INSERT INTO words (words, rank) VALUES ('merge', ?)", (_PAGES_AT_ONCE,))
+    return connection.total_changes - before >= 2  # as FTS5's documentation has it
 
 
 def _tidy_documents(connection: sqlite3.Connection, collection: int) -> bool:

@@ -29,7 +29,8 @@ class View:
 
     Args:
         generation: the collection's, as it is in the file.
-        versions: in the order of their places; `begins` is the first of each.
+        versions: in the order of their places; `begins` is the first of each, and `order` sorts
+            them.
         blocks: vectors; each goes on where the one before it ends.
         lengths: words of each passage.
         alive: whether the passage is shown.
@@ -37,6 +38,7 @@ class View:
 
     generation: int
     versions: Integers
+    order: Integers
     begins: Integers
     sizes: Integers
     blocks: tuple[Floats, ...]
@@ -54,9 +56,9 @@ class View:
         """Return the places of those passages that are shown, leaving out others."""
         if not len(self.versions):
             return np.zeros(0, np.int64)
-        order = np.argsort(self.versions)
         wanted = ids >> NUMBER_BITS
-        at = order[np.minimum(np.searchsorted(self.versions, wanted, sorter=order), len(order) - 1)]
+        at = np.searchsorted(self.versions, wanted, sorter=self.order)
+        at = self.order[np.minimum(at, len(self.order) - 1)]
         places = self.begins[at] + (ids & ((1 << NUMBER_BITS) - 1))
         places = places[self.versions[at] == wanted]
         return places[self.alive[places]]
@@ -150,9 +152,11 @@ class _Loaded:
             [np.repeat(stays, old.sizes) & old.alive, np.ones(new[:, 1].sum(), np.bool_)]
         )
         words = np.concatenate([old.lengths, *lengths])
+        versions = np.concatenate([old.versions, new[:, 0]])
         return View(
             generation=generation,
-            versions=np.concatenate([old.versions, new[:, 0]]),
+            versions=versions,
+            order=np.argsort(versions),
             begins=np.cumsum(sizes) - sizes,
             sizes=sizes,
             blocks=tuple(b[:used] for b, used in zip(self._blocks, self._used, strict=True)),
@@ -186,7 +190,7 @@ class _Loaded:
 def _empty_view() -> View:
     none = np.zeros(0, np.int64)
     return View(
-        generation=-1, versions=none, begins=none, sizes=none, blocks=(),
+        generation=-1, versions=none, order=none, begins=none, sizes=none, blocks=(),
         lengths=np.zeros(0, np.uint16), alive=np.zeros(0, np.bool_), shown=0, mean_length=0.0,
     )  # fmt: skip
 

@@ -10,18 +10,17 @@ Sources: Robertson and Zaragoza 2009, The Probabilistic Relevance Framework: BM2
 the inverse document frequency of Lucene, which is never negative.
 """
 
+import json
 import re
 import sqlite3
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Generator, Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from galley.stores.passages import Floats
-from galley.stores.passages_vectors import View
+from galley.stores.passages_vectors import Integers, View
 
 MAX_TERMS = 64
 """Words of a question that are looked for, the rest is left to its vector."""
@@ -31,6 +30,16 @@ _LONGEST = 48  # a longer run of letters is no word
 # How often a word occurs at least, and what it is indexed under then. Consonants, because the
 # stemmer looks at the vowels before a word's ending.
 _LEVELS = ((1, "b"), (2, "c"), (4, "d"))
+# A row for each word: every row costs Python more than SQLite, and its turn among the threads.
+_FOUND = f"""
+SELECT {
+    ", ".join(
+        f"(SELECT group_concat(rowid) FROM words WHERE words MATCH json_extract(j.value, '$[{n}]'))"
+        for n in range(len(_LEVELS))
+    )
+}
+FROM json_each(?) j
+"""  # noqa: S608 - of constants; values are bound
 # Chinese, Japanese and Korean put no spaces between words: there, each character is one.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
@@ -79,30 +88,25 @@ def score(
     scores = np.zeros(view.rows, np.float32)
     if not view.shown:
         return scores
-    lengths = view.lengths
-    norm = _K1 * (1 - _B + _B * lengths / max(view.mean_length, 1e-9))
-    for word in words:
-        counts = _counts(connection, collection, view, word)
-        (places,) = counts.nonzero()
-        if not len(places):
-            continue
+    mean = np.float32(max(view.mean_length, 1e-9))
+    counts = np.zeros(view.rows, np.float32)
+    for levels in _passages(connection, collection, words):
+        places, *more = map(view.places, levels)
+        counts[places] = 1
+        for (least, _), repeated in zip(_LEVELS[1:], more, strict=True):
+            counts[repeated] = least
+        often = counts[places]
         idf = np.log1p((view.shown - len(places) + 0.5) / (len(places) + 0.5))
-        often = counts[places].astype(np.float32)
-        scores[places] += idf * often * (_K1 + 1) / (often + norm[places])
+        norm = _K1 * (1 - _B + _B * view.lengths[places] / mean)
+        scores[places] += idf * often * (_K1 + 1) / (often + norm)
     return scores
 
 
-def _counts(
-    connection: sqlite3.Connection, collection: int, view: View, word: str
-) -> NDArray[np.uint8]:
-    """How often `word` occurs at each place, as far as the index tells: 0, 1, 2 or 4 times."""
-    counts = np.zeros(view.rows, np.uint8)
-    for least, mark in _LEVELS:
-        # A word is letters and digits alone: there is nothing in it to be taken for syntax.
-        rows = connection.execute(
-            "SELECT rowid FROM words WHERE words MATCH ?", (f'"{collection}{mark}{word}"',)
-        ).fetchall()
-        if not rows:
-            break
-        counts[view.places(np.fromiter(chain.from_iterable(rows), np.int64, len(rows)))] = least
-    return counts
+def _passages(
+    connection: sqlite3.Connection, collection: int, words: Sequence[str]
+) -> Generator[list[Integers]]:
+    """Yield of each word the passages that have it once at least, twice, four times."""
+    # A word is letters and digits alone: there is nothing in it to be taken for syntax.
+    names = [[f'"{collection}{mark}{word}"' for _, mark in _LEVELS] for word in words]
+    for row in connection.execute(_FOUND, (json.dumps(names),)):
+        yield [np.fromstring(ids or "", np.int64, sep=",") for ids in row]
