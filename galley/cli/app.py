@@ -8,6 +8,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from galley import __version__
+from galley.core.heap import lasting
 
 # What `galley --help` says of each; the first line of the command's own help.
 COMMANDS = {
@@ -47,7 +48,8 @@ class _LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, _, rest = super().resolve_command(ctx, args)
-        module = import_module(f"galley.cli.{name}")
+        with lasting():
+            module = import_module(f"galley.cli.{name}")
         return name, get_command(module.app), rest
 
 

@@ -8,6 +8,7 @@ from galley.cli.configuration import DataDirOption, read_settings
 from galley.cli.console import ExitCode, fail
 from galley.cli.downloads import fetch_missing
 from galley.cli.listening import take_address
+from galley.core.heap import lasting
 from galley.core.logging import configure_logging
 from galley.core.settings import SettingsError
 
@@ -34,7 +35,8 @@ def serve(
     configure_logging(settings)
     listener = take_address(settings)
     fetch_missing(settings.catalogue, settings.models_dir)
-    from galley.cli.server import run_server  # all that a server is made of
+    with lasting():
+        from galley.cli.server import run_server  # all that a server is made of
 
     try:
         run_server(settings, listener)

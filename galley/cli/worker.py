@@ -7,6 +7,7 @@ import typer
 from galley.cli.configuration import DataDirOption, read_settings
 from galley.cli.console import ExitCode, fail
 from galley.cli.downloads import fetch_missing
+from galley.core.heap import lasting
 from galley.core.logging import configure_logging
 from galley.core.settings import SettingsError
 
@@ -29,7 +30,8 @@ def worker(
     settings = read_settings(job_concurrency=concurrency, data_dir=data_dir)
     configure_logging(settings)
     fetch_missing(settings.catalogue, settings.models_dir)
-    from galley.worker import run_worker  # all that a server is made of
+    with lasting():
+        from galley.worker import run_worker  # all that a server is made of
 
     try:
         code = run_worker(settings)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from galley.core.heap import freeze_heap
+from galley.core.heap import freeze_heap, lasting
 
 
 class Thing:
@@ -41,3 +41,20 @@ def test_garbage_from_after_it_is_freed() -> None:
     gc.collect()
 
     assert garbage() is None
+
+
+def test_nothing_is_looked_through_while_what_lasts_is_made() -> None:
+    gc.set_threshold(1)
+
+    with lasting():
+        before = passes()
+        made = [Thing() for _ in range(1000)]
+        after = passes()
+
+    assert len(made) == 1000
+    assert after == before
+    assert gc.isenabled()
+
+
+def passes() -> int:
+    return sum(generation["collections"] for generation in gc.get_stats())
