@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 import pytest
@@ -191,7 +191,17 @@ def test_settings_in_the_docs_are_valid(block: Block, tmp_path: Path) -> None:
         assert getattr(settings, name)
 
 
-@pytest.mark.parametrize("block", _blocks("python", "bash"), ids=str)
+def _runnable() -> list[Any]:
+    """All code of the README and a third of the other pages'; the rest is slow."""
+    return [
+        pytest.param(
+            block, marks=pytest.mark.slow if n % 3 and block.page.name != "README.md" else ()
+        )
+        for n, block in enumerate(_blocks("python", "bash"))
+    ]
+
+
+@pytest.mark.parametrize("block", _runnable(), ids=str)
 def test_code_in_the_docs_runs(block: Block, live_server: LiveServer) -> None:
     code = block.code.replace(ADDRESS, live_server.url)
     binaries = Path(sys.executable).parent

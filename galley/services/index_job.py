@@ -1,8 +1,8 @@
 """The job `index_documents`: what waits is indexed, or what there is indexed anew."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, Protocol
+from typing import Any
 
 from galley.core.caller import Caller
 from galley.core.errors import GalleyError, NotFoundError, RateLimitError
@@ -11,27 +11,12 @@ from galley.services.charge import Arrival
 from galley.services.documents import writable
 from galley.services.indexing import Indexer
 from galley.services.job_keeper import MOST_ATTEMPTS
-from galley.services.job_kinds import derived_id
+from galley.services.job_kinds import JobRun, derived_id
 from galley.services.metering import Meter
 from galley.stores.passages import Collection, Document, Passages, Slice
 
 _PAGE = 100
 _MOST_FAILURES_TOLD = 100
-
-
-class Run(Protocol):
-    """One attempt at the job; `services/jobs.py` has it."""
-
-    @property
-    def caller(self) -> Caller: ...
-    @property
-    def params(self) -> Mapping[str, Any]: ...
-    @property
-    def attempt(self) -> int: ...
-
-    async def progress(self, done: int, total: int | None, message: str | None = None) -> None:
-        """Tell how far it got; raises when it has to stop."""
-        ...
 
 
 class IndexJob:
@@ -42,7 +27,7 @@ class IndexJob:
         self._indexer = indexer
         self._meter = meter
 
-    async def index_documents(self, run: Run) -> dict[str, Any]:
+    async def index_documents(self, run: JobRun) -> dict[str, Any]:
         """Index what `IndexParams` ask for; a document that cannot be indexed fails alone.
 
         Progress is in characters of text.
@@ -111,7 +96,7 @@ class IndexJob:
             raise NotFoundError(f"There is no collection {name!r}.", code="collection_not_found")
         return found
 
-    async def _index(self, run: Run, document: Document, done: int, total: int) -> bool:
+    async def _index(self, run: JobRun, document: Document, done: int, total: int) -> bool:
         """Index one version; False when somebody else has, or the document is gone."""
         owner = run.caller.user_id
         draft = await self._passages.draft(owner, document.id)

@@ -61,15 +61,15 @@ def test_jobs_of_a_killed_server_all_finish_after_the_next_start_with_their_effe
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(("ending", "count"), [(signal.SIGKILL, 200), (signal.SIGTERM, 30)])
 def test_jobs_of_a_celery_worker_that_ends_are_finished_by_the_next_one_with_their_effects_once(
     models_dir: Path,
     tmp_path: Path,
     postgresql_url: str,
     redis_server: RedisServer,
     ending: signal.Signals,
+    count: int,
 ) -> None:
-    count = 30
     broker = redis_server.url.replace("unix://", "redis+socket://")
     shared = {"GALLEY_DATABASE_URL": postgresql_url, "GALLEY_BROKER_URL": broker} | ONE_MODEL
     settings = make_settings(

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,22 @@ from galley.runtime.documents import Documents, open_documents
 from galley.services.charge import Arrival
 from galley.services.dispatch import Dispatch
 from galley.services.documents import Arriving, Put
+from galley.services.job_kinds import JobRun
 from tests.serving import make_settings
 
 MODEL = "all-minilm-l6-v2"
 
 
-@dataclass
-class Run:
+class Run(JobRun):
     """One attempt at a job, and what it told of its progress."""
 
-    caller: Caller
-    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    attempt: int = 1
-    told: list[tuple[int, int | None, str | None]] = field(
-        default_factory=list[tuple[int, int | None, str | None]]
-    )
+    def __init__(
+        self, caller: Caller, params: Mapping[str, Any] | None = None, *, attempt: int = 1
+    ) -> None:
+        self.told: list[tuple[int, int | None, str | None]] = []
+        super().__init__(new_id(), caller, params or {}, attempt, self._tell)
 
-    async def progress(self, done: int, total: int | None, message: str | None = None) -> None:
+    async def _tell(self, done: int, total: int | None, message: str | None) -> None:
         self.told.append((done, total, message))
 
 
