@@ -22,17 +22,25 @@ from tests.serving import make_settings
 MODEL = "all-minilm-l6-v2"
 
 
+class Told(list[tuple[int, int | None, str | None]]):
+    """What a job told of its progress."""
+
+    async def __call__(self, done: int, total: int | None, message: str | None) -> None:
+        self.append((done, total, message))
+
+
 class Run(JobRun):
-    """One attempt at a job, and what it told of its progress."""
+    """One attempt at a job, to look at."""
 
     def __init__(
         self, caller: Caller, params: Mapping[str, Any] | None = None, *, attempt: int = 1
     ) -> None:
-        self.told: list[tuple[int, int | None, str | None]] = []
-        super().__init__(new_id(), caller, params or {}, attempt, self._tell)
+        super().__init__(new_id(), caller, params or {}, attempt, Told())
 
-    async def _tell(self, done: int, total: int | None, message: str | None) -> None:
-        self.told.append((done, total, message))
+    @property
+    def told(self) -> Told:
+        assert isinstance(self.report, Told)
+        return self.report
 
 
 @dataclass
