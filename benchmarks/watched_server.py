@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from benchmarks.servers import CLASSIFY
-from galley.cli.serve import TURN_S
+from galley.cli.server import TURN_S
 from galley.core.catalogue import EMBEDDED_MODELS
 from galley.core.heap import freeze_heap
 from galley.core.logging import configure_logging
