@@ -156,6 +156,7 @@ def test_without_a_key_the_answer_says_what_is_missing(page: Page) -> None:
     expect(answer).to_contain_text("No API key. Send it as")
 
 
+@pytest.mark.slow
 def test_redoc_shows_every_route(page: Page, live_server: LiveServer) -> None:
     page.goto("/redoc")
 

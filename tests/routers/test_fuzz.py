@@ -122,20 +122,11 @@ def test_each_bound_and_type_of_a_request_holds(
         hold_to_the_document(case, live_server)
 
 
-@EACH
-@settings(max_examples=6)
-@given(data=st.data())
-def test_any_request_is_answered_as_the_document_says(
-    operation: Any, live_server: LiveServer, data: st.DataObject
-) -> None:
-    hold_to_the_document(data.draw(requests(operation)), live_server)
-
-
 @pytest.mark.slow
 @EACH
 @settings(max_examples=300)
 @given(data=st.data())
-def test_many_requests_are_answered_as_the_document_says(
+def test_any_request_is_answered_as_the_document_says(
     operation: Any, live_server: LiveServer, data: st.DataObject
 ) -> None:
     hold_to_the_document(data.draw(requests(operation)), live_server)

@@ -19,7 +19,7 @@ def pairs_of(half: str) -> list[Pair]:
     return list(read_pairs((DATA / f"cache_pairs_{half}.jsonl").read_text().splitlines()))
 
 
-@pytest.mark.parametrize("half", ["tune", "held_out"])
+@pytest.mark.parametrize("half", [pytest.param("tune", marks=pytest.mark.slow), "held_out"])
 async def test_no_other_question_is_a_hit_and_two_in_five_paraphrases_are(
     half: str, minilm: OnnxEmbedder
 ):
