@@ -32,6 +32,7 @@ from galley.routers import (
     invoices,
     jobs,
     keys,
+    message_batches,
     messages,
     moderations,
     openapi,
@@ -91,7 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(openapi.declared(ENDPOINTS))
     rooms = (
         responses, files, batches, account, auth, usage, requests, invoices, prices, routing,
-        keys, admin, jobs, collections, documents,
+        keys, admin, jobs, collections, documents, message_batches,
     )  # fmt: skip
     for room in (*rooms, health):
         app.include_router(room.router)

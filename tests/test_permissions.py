@@ -78,6 +78,7 @@ FAMILIES = {
     "/v1/jobs": "jobs",
     "/v1/keys": "keys",
     "/v1/messages": "chat",
+    "/v1/messages/batches": "jobs",
     "/v1/process": "jobs",
     "/process": "jobs",
     "/v1/moderations": "chat",

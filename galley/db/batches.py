@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galley.db.cursors import Page, fetch_page
+from galley.db.cursors import Page, fetch_page, read_cursor
 from galley.db.requests import first_id
 from galley.db.work_tables import Batch
 
@@ -32,21 +32,36 @@ async def find_batch(session: AsyncSession, *, user_id: str, batch_id: str) -> B
 
 
 async def list_batches(
-    session: AsyncSession, *, user_id: str, after: str | None, limit: int
+    session: AsyncSession,
+    *,
+    user_id: str,
+    endpoints: Collection[str],
+    after: str | None,
+    before: str | None = None,
+    limit: int,
 ) -> Page[Batch]:
-    """Batches of `user_id`, the latest first.
+    """Batches of `user_id` that ask one of `endpoints`, the latest first.
 
+    Args:
+        before: the id of the first one of the page that follows; `after` does not matter then.
     Raises:
-        BadRequestError: `after` is not an id.
+        BadRequestError: `after` or `before` is not an id.
     """
-    query = select(Batch).where(Batch.user_id == user_id)
-    return await fetch_page(session, query, Batch.id, after=after, limit=limit, latest_first=True)
+    query = select(Batch).where(Batch.user_id == user_id, Batch.endpoint.in_(endpoints))
+    if before is None:
+        return await fetch_page(
+            session, query, Batch.id, after=after, limit=limit, latest_first=True
+        )
+    later = await fetch_page(
+        session, query, Batch.id, after=read_cursor(before, "before"), limit=limit
+    )
+    return Page(later.rows[::-1], later.has_more)
 
 
 async def has_ended(session: AsyncSession, batch_id: str) -> bool:
-    """Tell whether a batch, whoever has it, has ended."""
+    """Tell whether a batch, whoever has it, has ended, or is gone since."""
     status = await session.scalar(select(Batch.status).where(Batch.id == batch_id))
-    return status in ENDED
+    return status is None or status in ENDED
 
 
 async def change_batch(
@@ -62,6 +77,13 @@ async def change_batch(
         statement = statement.where(Batch.status.in_(of))
     statement = statement.values(**values).returning(Batch.id)
     return (await session.scalars(statement)).one_or_none() is not None
+
+
+async def delete_batch(session: AsyncSession, *, user_id: str, batch_id: str) -> None:
+    """Delete a batch of `user_id` that has ended, if it is there."""
+    await session.execute(
+        delete(Batch).where(Batch.id == batch_id, Batch.user_id == user_id, Batch.status.in_(ENDED))
+    )
 
 
 async def delete_batches(session: AsyncSession, *, before: datetime, limit: int) -> int:

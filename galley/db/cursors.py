@@ -50,8 +50,8 @@ async def fetch_page(
     return Page(rows[:limit], len(rows) > limit)
 
 
-def read_cursor(after: str | None) -> str | None:
-    """Return a cursor as ids are stored.
+def read_cursor(after: str | None, name: str = "after") -> str | None:
+    """Return a cursor, the request's parameter `name`, as ids are stored.
 
     Raises:
         BadRequestError: it is not an id.
@@ -59,5 +59,5 @@ def read_cursor(after: str | None) -> str | None:
     if after is None:
         return None
     if (known := parse_id(after)) is None:
-        raise BadRequestError("after must be an id.", code="invalid_cursor", param="after")
+        raise BadRequestError(f"{name} must be an id.", code="invalid_cursor", param=name)
     return known

@@ -9,6 +9,7 @@ from galley.routers.bodies import BodyRoute
 from galley.routers.deps import JobsCaller, RuntimeDep
 from galley.routers.openapi import refusals
 from galley.schemas.batches import BatchCreate, BatchList, BatchReply
+from galley.services.batch_replies import list_of, reply_of
 
 router = APIRouter(
     prefix="/v1/batches",
@@ -34,7 +35,8 @@ async def create_batch(
 ) -> BatchReply:
     """Have the requests of a file answered while nobody else waits for a model."""
     arrival = received.scope["arrival"]
-    return await runtime.batches.create(caller, request, request_id=arrival.request_id)
+    made = await runtime.batches.create(caller, request, request_id=arrival.request_id)
+    return reply_of(made)
 
 
 @router.get("", summary="List batches", responses=refusals(openai, 400))
@@ -45,16 +47,16 @@ async def list_batches(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> BatchList:
     """List your batches, the latest first."""
-    return await runtime.batches.list(caller, after=after, limit=limit)
+    return list_of(await runtime.batches.list(caller, after=after, limit=limit))
 
 
 @router.get("/{batch_id}", summary="Retrieve a batch", responses=refusals(openai, 404))
 async def retrieve_batch(caller: JobsCaller, runtime: RuntimeDep, batch_id: str) -> BatchReply:
     """Say how far one of your batches is."""
-    return await runtime.batches.find(caller, batch_id)
+    return reply_of(await runtime.batches.find(caller, batch_id))
 
 
 @router.post("/{batch_id}/cancel", summary="Cancel a batch", responses=refusals(openai, 404, 409))
 async def cancel_batch(caller: JobsCaller, runtime: RuntimeDep, batch_id: str) -> BatchReply:
     """Stop one of your batches; what is done stays, and is written to its files."""
-    return await runtime.batches.cancel(caller, batch_id)
+    return reply_of(await runtime.batches.cancel(caller, batch_id))

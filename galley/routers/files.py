@@ -8,13 +8,14 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from galley.core.errors import BadRequestError
+from galley.db.work_tables import File
 from galley.dialects import openai
 from galley.routers.deps import FilesCaller, RuntimeDep
 from galley.routers.openapi import refusals
 from galley.routers.parsing import validate
 from galley.routers.uploads import read_upload
 from galley.schemas.files import DeletedFile, FileCreate, FileList, FileReply, Purpose
-from galley.services.files import reply_of
+from galley.services.files import FileService, reply_of
 
 router = APIRouter(prefix="/v1/files", tags=["files"], responses=refusals(openai, 401, 403, 500))
 
@@ -93,12 +94,22 @@ async def delete_file(caller: FilesCaller, runtime: RuntimeDep, file_id: str) ->
 )
 async def retrieve_file_content(caller: FilesCaller, runtime: RuntimeDep, file_id: str) -> Response:
     """Download one of your files, as it came."""
-    file = await runtime.files.find(caller, file_id)
-    pieces = runtime.files.read(file)
-    first = await anext(pieces, b"")  # before the headers leave: its bytes may be gone
+    return await download(runtime.files, await runtime.files.find(caller, file_id))
+
+
+async def download(
+    files: FileService, file: File, media_type: str = "application/octet-stream"
+) -> Response:
+    """Send `file`, as something that is not to be shown.
+
+    Raises:
+        NotFoundError: its bytes are gone.
+    """
+    pieces = files.read(file)
+    first = await anext(pieces, b"")  # before the headers leave
     return StreamingResponse(
         _after(first, pieces),
-        media_type="application/octet-stream",
+        media_type=media_type,
         headers={
             "content-length": str(file.size),
             "content-disposition": f"attachment; filename*=UTF-8''{quote(file.name, safe='')}",

@@ -205,6 +205,7 @@ class FrontDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
+        scope["bodies"] = self._room  # for those behind that take large ones
         if endpoint is None:
             await self._app(scope, receive, send)
         elif scope["method"] == endpoint.method:

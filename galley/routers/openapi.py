@@ -45,6 +45,7 @@ TAGS = {
     "models": "What this server has to offer.",
     "files": "Files that batches and other jobs read and write, in OpenAI's shape.",
     "batches": "Many requests in one file, answered in the gaps, in OpenAI's shape.",
+    "message batches": "Many messages in one request, answered in the gaps, in Anthropic's shape.",
     "jobs": "Work that goes on in the background.",
     "account": "Your own use of it.",
     "auth": "Logging in and out: tokens for programs, cookies for browsers.",

@@ -40,6 +40,7 @@ from galley.services.issuers import Issuers
 from galley.services.keys import KeyService
 from galley.services.limits import LimitsReader
 from galley.services.logins import Logins
+from galley.services.message_batches import MessageBatches
 from galley.services.metering import Meter
 from galley.services.models import Models
 from galley.services.moderation import MODEL as MODERATION
@@ -95,6 +96,7 @@ class Runtime:
     audit_log: AuditLog
     jobs: Jobs
     batches: Batches
+    message_batches: MessageBatches
     heavy: Executor
     """One thread for what holds the interpreter, such as reading large bodies, one by one."""
 
@@ -179,6 +181,7 @@ async def open_runtime(
             audit_log=AuditLog(database.sessions),
             jobs=work.jobs,
             batches=work.batches,
+            message_batches=work.message_batches,
             heavy=heavy,
             first_key=first_key,
         )  # fmt: skip

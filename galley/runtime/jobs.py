@@ -11,7 +11,7 @@ from galley.core.settings import Settings, SettingsError
 from galley.db.session import Database, Sessions
 from galley.runtime.background import run
 from galley.runtime.celery import CelerySender, make_celery
-from galley.schemas.batches import BatchCreate
+from galley.schemas.batches import BatchParams
 from galley.schemas.documents import IndexParams
 from galley.schemas.jobs import AnalyseUsageParams, EmbedParams, ExportParams
 from galley.services.accounts import Accounts
@@ -30,6 +30,7 @@ from galley.services.job_keeper import JobKeeper
 from galley.services.job_kinds import Kind
 from galley.services.job_runner import JobRunner
 from galley.services.jobs import JobService, Starter
+from galley.services.message_batches import MessageBatches
 from galley.services.metering import Meter
 from galley.services.side_door import SideDoor
 from galley.services.sweeping import FileSweeper
@@ -52,6 +53,7 @@ class Work(NamedTuple):
     files: FileService
     jobs: Jobs
     batches: Batches
+    message_batches: MessageBatches
 
 
 async def open_work(
@@ -71,7 +73,10 @@ async def open_work(
     batches = _open_batches(settings, sessions, files, door, stack)
     kinds = job_kinds(sessions, files, embeddings, meter, batches, index)
     jobs = await open_jobs(settings, database, accounts, metrics, kinds, stack, is_worker)
-    return Work(files, jobs, Batches(sessions, jobs.service, batches))
+    message_batches = MessageBatches(
+        sessions, jobs.service, batches, files, longest_line=settings.image_body_limit
+    )
+    return Work(files, jobs, Batches(sessions, jobs.service, batches), message_batches)
 
 
 def _open_files(settings: Settings, sessions: Sessions, stack: AsyncExitStack) -> FileService:
@@ -107,7 +112,7 @@ def job_kinds(
         "export": Kind(Exports(sessions, files).run, ExportParams, ("usage", "files")),
         "embed": Kind(embed.run, EmbedParams, ("embeddings", "files"), embed.check),
         "index_documents": Kind(index.index_documents, IndexParams, ("documents",)),
-        "run_batch": Kind(batches.run, BatchCreate, ("files",), batches.check),
+        "run_batch": Kind(batches.run, BatchParams, ("files",), batches.check),
     }
 
 

@@ -20,16 +20,27 @@ BatchStatus = Literal[
 ]  # fmt: skip
 
 
-class BatchCreate(Request):
+class BatchFile(Request):
+    """A batch but for what its lines ask."""
+
     input_file_id: str = Field(
         min_length=1, max_length=64, description="Uploaded with the purpose `batch`."
     )
-    endpoint: BatchEndpoint = Field(description="What every line of the file asks.")
     completion_window: Literal["24h"] = "24h"
     metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = Field(
         default=None, description="When its output and errors are deleted; unset: in 30 days."
     )
+
+
+class BatchCreate(BatchFile):
+    endpoint: BatchEndpoint = Field(description="What every line of the file asks.")
+
+
+class BatchParams(BatchFile):
+    """What a job is told of a batch, OpenAI's or Anthropic's."""
+
+    endpoint: BatchEndpoint | Literal["/v1/messages"]
 
 
 class BatchLine(Request):

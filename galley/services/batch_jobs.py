@@ -1,11 +1,10 @@
 """Batches as jobs: checked, answered, and brought to an end, wherever a crash left them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
@@ -15,13 +14,14 @@ from galley.db.batches import ENDED, add_batch, change_batch, find_batch, has_en
 from galley.db.session import Sessions
 from galley.db.tables import utc_now
 from galley.db.work_tables import Batch, File
-from galley.schemas.batches import BatchCreate
-from galley.services.batch_lines import LineError, check_lines, read_question
-from galley.services.batch_results import Result, Results, forget
-from galley.services.batch_run import LineRun, expired_result
+from galley.schemas.batches import BatchCreate, BatchParams
+from galley.services.batch_files import BatchFiles
+from galley.services.batch_lines import check_lines
+from galley.services.batch_results import Results, forget
+from galley.services.batch_run import LineRun
+from galley.services.batch_shapes import Ended, shape_of
 from galley.services.files import FileService, row_id, wire_id
-from galley.services.job_kinds import JobRun, derived_id
-from galley.services.lines import Line
+from galley.services.job_kinds import JobRun
 from galley.services.side_door import SideDoor
 
 WINDOW = timedelta(hours=24)
@@ -33,8 +33,8 @@ SCOPES = {
     "/v1/completions": "chat",
     "/v1/embeddings": "embeddings",
     "/v1/responses": "chat",
+    "/v1/messages": "chat",
 }
-Ended = Literal["failed", "completed", "expired", "cancelled"]
 
 
 class BatchJobs:
@@ -59,10 +59,10 @@ class BatchJobs:
         self._files = files
         self._answer = answer
         self._folder = folder
-        self._longest_line = longest_line
+        self._batch_files = BatchFiles(files, longest_line)
         self._clock = clock
 
-    async def check(self, caller: Caller, asked: BatchCreate) -> None:
+    async def check(self, caller: Caller, asked: BatchParams) -> None:
         """Refuse what cannot become a batch.
 
         Raises:
@@ -90,8 +90,14 @@ class BatchJobs:
                 param="input_file_id",
             )
 
-    async def open(self, job_id: str, caller: Caller, asked: BatchCreate) -> Batch:
-        """Return the batch of a job, made if it is not there yet."""
+    async def open(
+        self, job_id: str, caller: Caller, asked: BatchCreate | BatchParams, *, total: int = 0
+    ) -> Batch:
+        """Return the batch of a job, made if it is not there yet.
+
+        Args:
+            total: how many lines it has; 0 where nobody has counted them yet.
+        """
         now, expiry = self._clock(), asked.output_expires_after
         batch = Batch(
             id=job_id,
@@ -100,6 +106,7 @@ class BatchJobs:
             input_file_id=row_id(asked.input_file_id),
             labels=asked.metadata,
             output_lifetime_s=expiry.seconds if expiry else None,
+            total=total,
             created_at=now,
             expires_at=now + WINDOW,
         )
@@ -119,7 +126,7 @@ class BatchJobs:
             BadRequestError: it cannot be done; the batch says why.
             RateLimitError: its owner's limits are used up for a while.
         """
-        batch = await self.open(run.id, run.caller, BatchCreate.model_validate(dict(run.params)))
+        batch = await self.open(run.id, run.caller, BatchParams.model_validate(dict(run.params)))
         if batch.status not in ENDED:
             async with Results(self._folder / batch.id) as results:
                 batch = await self._do(run, batch, results)
@@ -128,7 +135,7 @@ class BatchJobs:
             first = (batch.errors or [{"message": "The batch failed."}])[0]
             raise BadRequestError(first["message"], code="batch_failed")
         return {
-            "batch_id": batch_id_of(batch),
+            "batch_id": shape_of(batch).id_of(batch),
             "status": batch.status,
             "completed": batch.completed,
             "failed": batch.failed,
@@ -157,9 +164,9 @@ class BatchJobs:
     async def _do(self, run: JobRun, batch: Batch, results: Results) -> Batch:
         caller = run.caller
         try:
-            file = await self._files.find(caller, wire_id(batch.input_file_id))
+            file = await self._batch_files.find(caller, batch)
             if batch.status == "validating":
-                checked = await check_lines(self._lines(file), batch.endpoint)
+                checked = await check_lines(self._batch_files.lines(file), batch.endpoint)
                 if checked.faults:
                     return await self._end(caller, batch, results, "failed", checked.faults)
                 batch = await self._change(
@@ -171,8 +178,6 @@ class BatchJobs:
             await self._attend(run, batch, file, results, work)
             if isinstance(work.ending, RateLimitError):
                 raise work.ending
-            if work.ending == "expired":
-                await self._expire(batch, file, results)
         except NotFoundError as error:
             fault = {"code": error.code, "message": error.message, "param": "input_file_id"}
             return await self._end(caller, batch, results, "failed", [fault])
@@ -183,7 +188,7 @@ class BatchJobs:
     ) -> None:
         """Have the lines answered, and look after it meanwhile."""
         await self._look(run, batch, results, work)
-        working = asyncio.create_task(work.work(self._lines(file)))
+        working = asyncio.create_task(work.work(self._batch_files.lines(file)))
         try:
             while not working.done():
                 await asyncio.wait({working}, timeout=LOOK_S)
@@ -205,14 +210,6 @@ class BatchJobs:
         elif self._clock() >= batch.expires_at and done < batch.total:
             work.stop("expired")
 
-    async def _expire(self, batch: Batch, file: File, results: Results) -> None:
-        """Say of the lines that are left that their time is over."""
-        async with aclosing(self._lines(file)) as groups:
-            async for lines in groups:
-                left = [line for line in lines if line.number not in results]
-                expired = await asyncio.to_thread(_expired, batch, left)
-                await results.add(*expired)
-
     async def _end(
         self,
         caller: Caller,
@@ -226,59 +223,30 @@ class BatchJobs:
             batch = await self._change(batch, "in_progress", status="finalizing")
         if batch.finalizing_at is None:
             batch = await self._change(batch, finalizing_at=self._clock())
-        output = await self._write(caller, batch, results, good=True)
-        errors = await self._write(caller, batch, results, good=False)
+        why = str(faults[0]["message"]) if faults else ""
+        written = await self._batch_files.write(caller, batch, results, ended, why)
         return await self._change(
             batch,
             status=ended, ended_at=self._clock(), errors=faults,
-            output_file_id=output, error_file_id=errors, **results.tally._asdict(),
+            output_file_id=written.output, error_file_id=written.errors,
+            **written.tally._asdict(),
         )  # fmt: skip
-
-    async def _write(
-        self, caller: Caller, batch: Batch, results: Results, *, good: bool
-    ) -> str | None:
-        """Make a file of the good lines, or of the others; None where there are none."""
-        if not (results.tally.completed if good else results.tally.failed):
-            return None
-        what, at = "output" if good else "error", batch.finalizing_at or batch.created_at
-        file = await self._files.create(
-            caller,
-            f"{batch_id_of(batch)}_{what}.jsonl",
-            "batch_output",
-            results.read(good=good),
-            file_id=derived_id(int(at.timestamp() * 1000), batch.id, what),
-            lifetime_s=batch.output_lifetime_s,
-        )
-        return file.id
-
-    def _lines(self, file: File) -> AsyncGenerator[list[Line]]:
-        return self._files.read_lines(file, longest=self._longest_line)
 
     async def _find(self, batch: Batch) -> Batch | None:
         async with self._sessions() as session:
             return await find_batch(session, user_id=batch.user_id, batch_id=batch.id)
 
     async def _current(self, batch: Batch) -> Batch:
-        found = await self._find(batch)
-        assert found is not None  # noqa: S101 - none is ever deleted
-        return found
+        return _known(await self._find(batch))
 
     async def _change(self, batch: Batch, *of: str, **values: Any) -> Batch:
         async with self._sessions.begin() as session:
             await change_batch(session, batch.id, of, **values)
-        return await self._current(batch)
+            found = await find_batch(session, user_id=batch.user_id, batch_id=batch.id)
+        return _known(found)
 
 
-def batch_id_of(batch: Batch) -> str:
-    """Write a batch's id as the API has it."""
-    return f"batch_{batch.id.replace('-', '')}"
-
-
-def _expired(batch: Batch, lines: list[Line]) -> list[Result]:
-    found: list[Result] = []
-    for line in lines:
-        try:
-            found.append(expired_result(batch, read_question(line, batch.endpoint)))
-        except LineError:  # the file was another one when it was checked
-            continue
-    return found
+def _known(batch: Batch | None) -> Batch:
+    if batch is None:
+        raise NotFoundError("The batch was deleted.", code="batch_not_found")
+    return batch

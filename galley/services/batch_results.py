@@ -113,10 +113,10 @@ class Results:
         for result in results:
             self.tally = self.tally.plus(result)
 
-    async def read(self, *, good: bool) -> AsyncGenerator[bytes]:
-        """Yield what is told of all lines that ended so, in their order, a line each."""
+    async def read(self, *, good: bool | None) -> AsyncGenerator[bytes]:
+        """Yield what is told of all lines that ended so (None: anyhow), in order, a line each."""
         places = [self._places[line] for line in sorted(self._places)]
-        wanted = [place for place in places if place.good is good]
+        wanted = [place for place in places if good is None or place.good is good]
         while wanted:
             count, size = 0, 0
             while count < len(wanted) and size < _AT_ONCE:

@@ -4,15 +4,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
-from typing import Any, Literal
-
-import orjson
+from typing import Literal
 
 from galley.core.caller import Caller
 from galley.core.errors import OverloadedError, RateLimitError
 from galley.db.work_tables import Batch
 from galley.services.batch_lines import Question, read_question
 from galley.services.batch_results import Result, Results
+from galley.services.batch_shapes import shape_of
 from galley.services.charge import Arrival
 from galley.services.job_kinds import derived_id
 from galley.services.lines import Line
@@ -46,6 +45,7 @@ class LineRun:
         """Why it is over before all lines are done."""
         self._over = asyncio.Event()
         self._batch = batch
+        self._shape = shape_of(batch)
         self._caller = caller
         self._results = results
         self._answer = answer
@@ -96,8 +96,18 @@ class LineRun:
             except (RateLimitError, OverloadedError) as error:
                 self._wait(error)
             else:
-                await self._results.add(result_of(question, arrival.request_id, answered))
+                await self._results.add(self._result(question, arrival.request_id, answered))
                 return
+
+    def _result(self, question: Question, request_id: str, answered: Answered) -> Result:
+        return Result(
+            question.line,
+            answered.status == 200,
+            answered.prompt_tokens,
+            answered.cached_tokens,
+            answered.completion_tokens,
+            self._shape.answered(question, request_id, answered),
+        )
 
     def _arrival(self, question: Question) -> Arrival:
         begun = self._results.begun(question.line)
@@ -126,41 +136,3 @@ def most_at_once(caller: Caller) -> int:
     """How many lines may run at the same time, so that their owner can still ask something else."""
     limits = [rule.limit for rule in caller.rules if rule.counter.metric == "concurrency"]
     return max(1, min([AT_ONCE, *(limit // 2 for limit in limits)]))
-
-
-def result_of(question: Question, request_id: str, answered: Answered) -> Result:
-    """Write what became of a line as OpenAI does."""
-    response = {
-        "status_code": answered.status,
-        "request_id": request_id,
-        "body": orjson.Fragment(answered.body),
-    }
-    return Result(
-        question.line,
-        answered.status == 200,
-        answered.prompt_tokens,
-        answered.cached_tokens,
-        answered.completion_tokens,
-        _line(request_id, question.custom_id, response, None),
-    )
-
-
-def expired_result(batch: Batch, question: Question) -> Result:
-    """Write of a line that its time was over before it was answered."""
-    error = {
-        "code": "batch_expired",
-        "message": "This request could not be executed before the completion window expired.",
-    }
-    identity = derived_id(int(batch.created_at.timestamp() * 1000), batch.id, str(question.line))
-    return Result(question.line, False, 0, 0, 0, _line(identity, question.custom_id, None, error))
-
-
-def _line(request_id: str, custom_id: str, response: Any, error: Any) -> bytes:
-    return orjson.dumps(
-        {
-            "id": f"batch_req_{request_id.replace('-', '')}",
-            "custom_id": custom_id,
-            "response": response,
-            "error": error,
-        }
-    )

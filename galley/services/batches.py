@@ -7,83 +7,90 @@ from datetime import datetime
 from galley.core.caller import Caller
 from galley.core.errors import ConflictError, NotFoundError
 from galley.db.batches import ENDED, change_batch, find_batch, list_batches
+from galley.db.cursors import Page
 from galley.db.jobs import ENDED as ENDED_JOBS
 from galley.db.jobs import find_job, hurry_job
 from galley.db.session import Sessions
 from galley.db.tables import parse_id, utc_now
 from galley.db.work_tables import Batch, Job
-from galley.schemas.batches import (
-    BatchCounts,
-    BatchCreate,
-    BatchFault,
-    BatchFaults,
-    BatchList,
-    BatchReply,
-    BatchUsage,
-    InputTokensDetails,
-    OutputTokensDetails,
-)
-from galley.services.batch_jobs import BatchJobs, batch_id_of
-from galley.services.files import wire_id
+from galley.schemas.batches import BatchCreate, BatchParams
+from galley.services.batch_jobs import BatchJobs
+from galley.services.batch_shapes import OPENAI, Shape, shape_of
 from galley.services.jobs import JobService
 
 
 class Batches:
-    """Looks after the batches of each user."""
+    """Looks after the batches of each user, those that are told in one shape."""
 
     def __init__(
         self,
         sessions: Sessions,
         jobs: JobService,
         work: BatchJobs,
+        shape: Shape = OPENAI,
         *,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._sessions = sessions
         self._jobs = jobs
         self._work = work
+        self._shape = shape
         self._clock = clock
         self._ending = asyncio.Lock()  # who ends a batch forgets what the next one would read
 
     async def create(
-        self, caller: Caller, asked: BatchCreate, *, request_id: str | None = None
-    ) -> BatchReply:
+        self,
+        caller: Caller,
+        asked: BatchCreate | BatchParams,
+        *,
+        total: int = 0,
+        request_id: str | None = None,
+    ) -> Batch:
         """Make a batch, and have it done.
 
+        Args:
+            total: how many lines it has; 0 where nobody has counted them yet.
         Raises:
             NotFoundError, BadRequestError, PermissionDeniedError: as `BatchJobs.check`.
             RateLimitError: too many jobs of the caller wait.
         """
         params = asked.model_dump(mode="json", exclude_none=True)
-        made = await self._jobs.submit(caller, "run_batch", params, request_id=request_id)
-        return reply_of(await self._work.open(made.id, caller, asked))
+        made = await self._jobs.accept(caller, "run_batch", params, request_id=request_id)
+        batch = await self._work.open(made.id, caller, asked, total=total)
+        await self._jobs.start(made.id)
+        return batch
 
-    async def find(self, caller: Caller, batch_id: str) -> BatchReply:
-        """Describe a batch of `caller`.
+    async def find(self, caller: Caller, batch_id: str) -> Batch:
+        """Return a batch of `caller`.
 
         Raises:
             NotFoundError: they have no such batch.
         """
-        return reply_of(await self._settled(caller, await self._find(caller, batch_id)))
+        return await self._settled(caller, await self._find(caller, batch_id))
 
-    async def list(self, caller: Caller, *, after: str | None, limit: int) -> BatchList:
+    async def list(
+        self, caller: Caller, *, after: str | None, before: str | None = None, limit: int
+    ) -> Page[Batch]:
         """List batches of `caller`, the latest first.
 
+        Args:
+            before: the first id of the page that follows the one that is wanted.
         Raises:
-            BadRequestError: `after` is not a batch's id.
+            BadRequestError: one of them is not a batch's id.
         """
-        known = after and after.removeprefix("batch_")
+        prefix = self._shape.prefix
         async with self._sessions() as session:
-            page = await list_batches(session, user_id=caller.user_id, after=known, limit=limit)
-        data = [reply_of(await self._settled(caller, batch)) for batch in page.rows]
-        return BatchList(
-            data=data,
-            first_id=data[0].id if data else None,
-            last_id=data[-1].id if data else None,
-            has_more=page.has_more,
-        )
+            page = await list_batches(
+                session,
+                user_id=caller.user_id,
+                endpoints=self._shape.endpoints,
+                after=after and after.removeprefix(prefix),
+                before=before and before.removeprefix(prefix),
+                limit=limit,
+            )
+        return Page([await self._settled(caller, batch) for batch in page.rows], page.has_more)
 
-    async def cancel(self, caller: Caller, batch_id: str) -> BatchReply:
+    async def cancel(self, caller: Caller, batch_id: str) -> Batch:
         """Stop a batch of `caller`: what is done stays, what has begun is finished.
 
         Raises:
@@ -104,13 +111,14 @@ class Batches:
             raise ConflictError(
                 f"A batch that is {batch.status} cannot be cancelled.", code="batch_ended"
             )
-        return reply_of(batch)
+        return batch
 
     async def _find(self, caller: Caller, batch_id: str) -> Batch:
-        known = parse_id(batch_id[6:]) if batch_id.startswith("batch_") else None
+        prefix = self._shape.prefix
+        known = parse_id(batch_id[len(prefix) :]) if batch_id.startswith(prefix) else None
         async with self._sessions() as session:
             found = known and await find_batch(session, user_id=caller.user_id, batch_id=known)
-        if not found:
+        if not found or shape_of(found) is not self._shape:
             raise NotFoundError(f"You have no batch {batch_id[:64]!r}.", code="batch_not_found")
         return found
 
@@ -123,7 +131,9 @@ class Batches:
         if job is not None and job.status not in ENDED_JOBS:
             return batch
         async with self._ending:
-            batch = await self._find(caller, batch_id_of(batch))  # it may have ended meanwhile
+            batch = await self._find(
+                caller, self._shape.id_of(batch)
+            )  # it may have ended meanwhile
             if batch.status in ENDED:
                 return batch
             if job is None or job.status == "cancelled":
@@ -136,48 +146,3 @@ def _failure(job: Job) -> dict[str, str | None]:
         "code": job.error_code or "internal_error",
         "message": job.error_message or "The server failed.",
     }
-
-
-def reply_of(batch: Batch) -> BatchReply:
-    """Describe `batch` as the API does."""
-    prompt, completion = batch.prompt_tokens, batch.completion_tokens
-    faults = [BatchFault.model_validate(fault) for fault in batch.errors or ()]
-    return BatchReply(
-        id=batch_id_of(batch),
-        endpoint=batch.endpoint,
-        model=batch.model,
-        errors=BatchFaults(data=faults) if faults else None,
-        input_file_id=wire_id(batch.input_file_id),
-        completion_window="24h",
-        status=batch.status,
-        output_file_id=batch.output_file_id and wire_id(batch.output_file_id),
-        error_file_id=batch.error_file_id and wire_id(batch.error_file_id),
-        created_at=int(batch.created_at.timestamp()),
-        in_progress_at=_unix(batch.in_progress_at),
-        expires_at=int(batch.expires_at.timestamp()),
-        finalizing_at=_unix(batch.finalizing_at),
-        completed_at=_ended_at(batch, "completed"),
-        failed_at=_ended_at(batch, "failed"),
-        expired_at=_ended_at(batch, "expired"),
-        cancelled_at=_ended_at(batch, "cancelled"),
-        cancelling_at=_unix(batch.cancelling_at),
-        request_counts=BatchCounts(
-            total=batch.total, completed=batch.completed, failed=batch.failed
-        ),
-        usage=BatchUsage(
-            input_tokens=prompt,
-            input_tokens_details=InputTokensDetails(cached_tokens=batch.cached_tokens),
-            output_tokens=completion,
-            output_tokens_details=OutputTokensDetails(reasoning_tokens=0),
-            total_tokens=prompt + completion,
-        ),
-        metadata=batch.labels,
-    )
-
-
-def _ended_at(batch: Batch, status: str) -> int | None:
-    return _unix(batch.ended_at) if batch.status == status else None
-
-
-def _unix(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp())

@@ -17,11 +17,13 @@ from galley.db.session import Database
 from galley.db.tables import new_id
 from galley.db.users import create_user
 from galley.db.work_tables import Batch, File
-from galley.schemas.batches import BatchCreate
-from galley.services.batch_jobs import BatchJobs, batch_id_of
+from galley.schemas.batches import BatchParams
+from galley.services.batch_jobs import BatchJobs
+from galley.services.batch_replies import message_batch_of
 from galley.services.batch_run import LONGEST_ABSENCE_S, most_at_once
+from galley.services.batch_shapes import ANTHROPIC, OPENAI
 from galley.services.batches import Batches
-from galley.services.files import FileService, wire_id
+from galley.services.files import FileService, row_id, wire_id
 from galley.services.job_kinds import JobRun, JobStoppedError
 from galley.services.jobs import JobService
 from galley.services.side_door import Answered, Asked
@@ -79,8 +81,8 @@ class Office:
 
         return await self.files.create(self.caller, "lines.jsonl", "batch", content())
 
-    def run(self, file: File, job_id: str) -> JobRun:
-        params = {"input_file_id": wire_id(file.id), "endpoint": "/v1/embeddings"}
+    def run(self, file: File, job_id: str, endpoint: str = "/v1/embeddings") -> JobRun:
+        params = {"input_file_id": wire_id(file.id), "endpoint": endpoint}
         return JobRun(job_id, self.caller, params, 1, self.report)
 
     async def report(self, done: int, total: int | None, message: str | None) -> None:
@@ -88,6 +90,17 @@ class Office:
 
     async def begin(self, lines: list[Any]) -> JobRun:
         return self.run(await self.file(lines), new_id())
+
+    async def begin_messages(self, count: int) -> JobRun:
+        """Begin a message batch, as the door to these does, which has counted its requests."""
+        lines = [
+            line | {"url": "/v1/messages", "custom_id": f"m-{number}"}
+            for number, line in enumerate(embedding_lines(count))
+        ]
+        run = self.run(await self.file(lines), new_id(), "/v1/messages")
+        asked = BatchParams.model_validate(dict(run.params))
+        await self.jobs.open(run.id, self.caller, asked, total=count)
+        return run
 
     async def killed_after(self, run: JobRun, lines: int) -> None:
         """Begin a batch, and let its process die when so many lines are done."""
@@ -105,7 +118,7 @@ class Office:
         return sum(part.read_bytes().count(b"\nR ") for part in self.parts(run))
 
     async def row(self, run: JobRun) -> Batch:
-        asked = BatchCreate.model_validate(dict(run.params))
+        asked = BatchParams.model_validate(dict(run.params))
         return await self.jobs.open(run.id, self.caller, asked)
 
     async def lines(self, file_id: str | None) -> list[dict[str, Any]]:
@@ -218,17 +231,69 @@ async def test_a_batch_whose_job_is_gone_ends_once_however_many_look(office: Off
     run = await office.begin(embedding_lines(40))
     await office.killed_after(run, 10)
     batches = Batches(office.database.sessions, cast("JobService", None), office.jobs)
-    batch_id = batch_id_of(await office.row(run))
+    batch_id = OPENAI.id_of(await office.row(run))
 
     found = await asyncio.gather(*(batches.find(office.caller, batch_id) for _ in range(8)))
 
-    assert {(batch.status, batch.request_counts.completed) for batch in found} == {
-        ("cancelled", 10)
-    }
+    assert {(batch.status, batch.completed) for batch in found} == {("cancelled", 10)}
     listed = await office.files.list(
         office.caller, purpose="batch_output", after=None, limit=9, latest_first=True
     )
-    assert [file.id for file in listed.data] == [found[0].output_file_id]
+    assert [row_id(file.id) for file in listed.data] == [found[0].output_file_id]
+
+
+async def test_a_message_batch_that_was_killed_goes_on_and_no_request_has_two_ids(
+    office: Office,
+) -> None:
+    run = await office.begin_messages(50)
+    await office.killed_after(run, 10)
+    begun = len(office.asked)
+
+    result = await office.jobs.run(run)
+
+    batch = await office.row(run)
+    results = await office.lines(batch.output_file_id)
+    assert begun > 10
+    assert len({asked.arrival.request_id for asked in office.asked}) == 50
+    assert result["batch_id"] == ANTHROPIC.id_of(batch)
+    assert (batch.status, batch.error_file_id) == ("completed", None)
+    assert [line["custom_id"] for line in results] == [f"m-{n}" for n in range(50)]
+    assert {line["result"]["type"] for line in results} == {"succeeded"}
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"), [("expired", "expired"), ("cancelled", "canceled"), ("failed", "errored")]
+)
+async def test_every_request_of_a_message_batch_has_a_result_however_it_ends(
+    office: Office, ending: Any, kind: str
+) -> None:
+    run = await office.begin_messages(40)
+    await office.killed_after(run, 10)
+    faults = [{"code": "job_lost", "message": "The server died."}] if ending == "failed" else None
+
+    batch = await office.jobs.end(office.caller, await office.row(run), ending, faults)
+
+    results = await office.lines(batch.output_file_id)
+    counts = message_batch_of(batch, "http://galley").request_counts.model_dump()
+    assert sorted(line["custom_id"] for line in results) == sorted(f"m-{n}" for n in range(40))
+    assert [line["result"]["type"] for line in results] == ["succeeded"] * 10 + [kind] * 30
+    assert counts == dict.fromkeys(counts, 0) | {"succeeded": 10, kind: 30}
+    if ending == "failed":
+        assert results[-1]["result"]["error"]["error"]["message"] == "The server died."
+
+
+async def test_a_message_batch_whose_requests_are_gone_tells_what_it_has(office: Office) -> None:
+    run = await office.begin_messages(40)
+    await office.killed_after(run, 10)
+    await office.files.delete(office.caller, run.params["input_file_id"])
+
+    with pytest.raises(BadRequestError, match="no file"):
+        await office.jobs.run(run)
+
+    batch = await office.row(run)
+    counts = message_batch_of(batch, "http://galley").request_counts
+    assert len(await office.lines(batch.output_file_id)) == 10
+    assert (counts.succeeded, counts.errored) == (10, 30)
 
 
 async def test_a_long_wait_gives_its_place_to_other_jobs(office: Office) -> None:
