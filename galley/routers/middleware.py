@@ -58,14 +58,21 @@ class RequestMiddleware:
             await send_error(send_with_ids, error, dialect, arrival.request_id)
         finally:
             if not quiet:
-                log.info(
-                    "request_finished",
-                    request_id=arrival.request_id,
-                    method=scope["method"],
-                    path=scope["path"],
-                    status=status,
-                    ms=round(arrival.elapsed_ms(), 2),
-                )
+                _finish(scope, arrival, status)
+
+
+def _finish(scope: Scope, arrival: Arrival, status: int) -> None:
+    """Count an answer and log it; a status of 0 is none, since its caller hung up before."""
+    if status:
+        scope["app"].state.runtime.metrics.responses(status).inc()
+    log.info(
+        "request_finished",
+        request_id=arrival.request_id,
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        ms=round(arrival.elapsed_ms(), 2),
+    )
 
 
 def _in_words(failure: Exception, request_id: str, path: str) -> GalleyError:

@@ -13,6 +13,7 @@ from galley.core.errors import (
 )
 from galley.core.limits import Metric, Rule
 from galley.core.metrics import Metrics
+from galley.core.money import MICRO
 from galley.db.ledger import Ledger
 from galley.db.record import Record
 from galley.db.spent import used
@@ -174,6 +175,8 @@ class Meter:
             charge.headers = limit_headers(held.demands, verdict.states)
         if verdict.refused is not None:
             charge.held.remove(held)
+            over = verdict.refused.counter
+            self._metrics.refusals(over.metric, over.period).inc()
             raise refusal(verdict, charge.caller)
 
     def _price(self, model: str) -> Price:
@@ -218,7 +221,7 @@ class Meter:
             for held in charge.held:
                 counts = held.model in (None, record.served_model)
                 await self._limiter.settle(held.name, held.demands, taken if counts else {})
-            self._count(record)
+            self._count(charge)
             if charge.ticket is not None:
                 self._metrics.queued(charge.caller.tier).observe(charge.ticket.waited_s)
 
@@ -233,8 +236,9 @@ class Meter:
             for held in charge.held:
                 await self._limiter.settle(held.name, held.demands, {})
 
-    def _count(self, record: Record) -> None:
-        metrics, model = self._metrics, record.served_model or ""
+    def _count(self, charge: Charge) -> None:
+        metrics, record = self._metrics, charge.record
+        model = record.served_model or ""
         metrics.requests(record.endpoint, model, str(record.status)).inc()
         metrics.duration(record.endpoint, model).observe((record.response_time_ms or 0) / 1000)
         if record.error_code is not None:
@@ -245,6 +249,10 @@ class Meter:
             metrics.tokens(model, "prompt").inc(record.prompt_tokens)
         if record.completion_tokens:
             metrics.tokens(model, "completion").inc(record.completion_tokens)
+        if record.cost:
+            metrics.cost(model).inc(record.cost / MICRO)
+        for attempt in charge.attempts:
+            metrics.attempts(attempt.model, attempt.outcome).inc()
 
 
 class Holding:
