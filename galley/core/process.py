@@ -103,8 +103,6 @@ class GpuCollector(Collector):
         self._gpus = Gpus.open()
 
     def collect(self) -> Iterator[Metric]:
-        if self._gpus is None:
-            return
         busy = GaugeMetricFamily(
             "galley_gpu_utilization_ratio", "Part of the time that a GPU worked.", labels=["gpu"]
         )
@@ -112,7 +110,7 @@ class GpuCollector(Collector):
             "galley_gpu_memory_used_bytes", "Memory in use, by anybody.", labels=["gpu"]
         )
         size = GaugeMetricFamily("galley_gpu_memory_size_bytes", "All memory.", labels=["gpu"])
-        for number, gpu in enumerate(self._gpus.look()):
+        for number, gpu in enumerate(self._gpus.look() if self._gpus else ()):
             busy.add_metric([str(number)], gpu.busy)
             used.add_metric([str(number)], gpu.used_bytes)
             size.add_metric([str(number)], gpu.size_bytes)
