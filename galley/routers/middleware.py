@@ -7,6 +7,7 @@ import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from galley.core.errors import GalleyError, InternalError, OverloadedError
+from galley.core.logging import answering
 from galley.db.session import is_unavailable
 from galley.dialects.base import dialect_of
 from galley.routers.answers import send_error
@@ -34,6 +35,7 @@ class RequestMiddleware:
         given = _given_id(scope)
         arrival = Arrival(str(uuid_utils.uuid7()), given.decode() if given else None)
         scope["arrival"] = arrival
+        answering.set(arrival.request_id)
         own_id = arrival.request_id.encode()
         ids = ((b"request-id", own_id), (b"x-request-id", given or own_id))
         status = 0

@@ -22,7 +22,8 @@ from galley.runtime.documents import Documents, open_documents
 from galley.runtime.engines import engine_opener
 from galley.runtime.jobs import Jobs, index_later, open_work
 from galley.runtime.limits import open_limiter
-from galley.runtime.watching import watch_limits, watch_machine, watch_models, watch_queues
+from galley.runtime.tracing import open_tracer
+from galley.runtime.watching import watch
 from galley.services.accounts import Accounts
 from galley.services.audit_log import AuditLog
 from galley.services.batches import Batches
@@ -141,8 +142,6 @@ async def open_runtime(
         limiter = open_limiter(settings, database.sessions, instance_id, accounts, stack)
         left = LimitsReader(limiter).left
         metrics, heavy = Metrics(), stack.enter_context(ThreadPoolExecutor(1, "galley-heavy"))
-        watch_machine(metrics, settings, stack)
-        watch_limits(metrics, limiter)
         models, definitions = await _open_models(settings, database.sessions, stack)
         meter = _open_meter(settings, database, limiter, pricing, metrics, instance_id, stack)
         dispatch, pictures = Dispatch(), _open_pictures(models, stack)
@@ -153,8 +152,7 @@ async def open_runtime(
             is_worker=is_worker,
         )  # fmt: skip
         chat = ChatService(models, meter, dispatch, pictures, answers, documents.grounding, heavy)
-        watch_queues(metrics, models, chat, answers)
-        watch_models(metrics, models)
+        watch(metrics, settings, limiter, models, chat, answers, stack)
         embeddings = EmbeddingService(models, meter, dispatch, vectors)
         work = await open_work(
             settings, database, accounts, metrics, meter, embeddings, documents.job, stack,
@@ -208,13 +206,17 @@ def _open_meter(
     settings: Settings, database: Database, limiter: Limiter, pricing: Pricing, metrics: Metrics,
     instance_id: str, stack: AsyncExitStack,
 ) -> Meter:  # fmt: skip
+    tracer = open_tracer(settings, stack)  # closed after the ledger: it may take seconds
     ledger, longest_s = Ledger(database, metrics.committed), settings.request_timeout
     stack.push_async_callback(ledger.aclose)
     metrics.watch(
         "galley_ledger_waiting_rows", "Rows that are to be written to disk, or being written.", (),
         lambda: {(): ledger.waiting},
     )  # fmt: skip
-    return Meter(ledger, limiter, pricing, metrics, instance_id=instance_id, longest_s=longest_s)
+    return Meter(
+        ledger, limiter, pricing, metrics,
+        instance_id=instance_id, longest_s=longest_s, tracer=tracer,
+    )  # fmt: skip
 
 
 async def _open_pricing(settings: Settings, sessions: Sessions, stack: AsyncExitStack) -> Pricing:

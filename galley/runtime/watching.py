@@ -24,22 +24,32 @@ LOOK_S = 0.25
 """Between two looks at how late the event loop is; shorter stalls are seen in part."""
 
 
-def watch_machine(metrics: Metrics, settings: Settings, stack: AsyncExitStack) -> None:
-    """Show what the process takes of its machine, and how late its event loop is."""
+def watch(
+    metrics: Metrics,
+    settings: Settings,
+    limiter: Limiter,
+    models: Models,
+    chat: ChatService,
+    answers: AnswerCache,
+    stack: AsyncExitStack,
+) -> None:
+    """Show how the parts are, what the process takes of its machine, and how late its loop is."""
+    _watch_models(metrics, models)
+    _watch_queues(metrics, models, chat)
+    metrics.watch(
+        "galley_cache_lookups_total", "Requests that looked for an answer in the cache.", "verdict",
+        lambda: dict(answers.counts),
+    )  # fmt: skip
+    metrics.watch(
+        "galley_limits_lost", "1 while Redis, which has the limits, does not answer.", (),
+        lambda: {(): float(limiter.problem is not None)},
+    )  # fmt: skip
     for collector in (ProcessCollector(), DiskCollector(settings.data_dir), GpuCollector()):
         metrics.registry.register(collector)
     run(_feel_lag(metrics.loop_lag), stack)
 
 
-def watch_limits(metrics: Metrics, limiter: Limiter) -> None:
-    """Show whether the shared limits are there."""
-    metrics.watch(
-        "galley_limits_lost", "1 while Redis, which has the limits, does not answer.", (),
-        lambda: {(): float(limiter.problem is not None)},
-    )  # fmt: skip
-
-
-def watch_models(metrics: Metrics, models: Models) -> None:
+def _watch_models(metrics: Metrics, models: Models) -> None:
     """Show which models and which of the servers behind them can answer."""
 
     def replicas() -> Iterator[tuple[str, str, Replica[Engine]]]:
@@ -70,12 +80,8 @@ def watch_models(metrics: Metrics, models: Models) -> None:
     )  # fmt: skip
 
 
-def watch_queues(metrics: Metrics, models: Models, chat: ChatService, answers: AnswerCache) -> None:
-    """Show who waits for a model, and what the cache saves."""
-    metrics.watch(
-        "galley_cache_lookups_total", "Requests that looked for an answer in the cache.", "verdict",
-        lambda: dict(answers.counts),
-    )  # fmt: skip
+def _watch_queues(metrics: Metrics, models: Models, chat: ChatService) -> None:
+    """Show who waits for a model."""
 
     def queues() -> dict[str, SlotQueue]:
         return {model.name: chat.queue(model) for model in models.loaded_chat()}

@@ -14,6 +14,7 @@ from galley.core.errors import (
 from galley.core.limits import Metric, Rule
 from galley.core.metrics import Metrics
 from galley.core.money import MICRO
+from galley.core.tracing import Tracer, current, step
 from galley.db.ledger import Ledger
 from galley.db.record import Record
 from galley.db.spent import used
@@ -23,6 +24,7 @@ from galley.services.charge import Arrival, Charge, Held
 from galley.services.limits import demands_of, limit_headers, refusal
 from galley.services.pricing import Price, Pricing, cost, cost_of
 from galley.services.receipts import receipt_of
+from galley.services.spans import told_of, usage_of
 from galley.stores.limiter import Limiter
 
 ENDING_S = 1.0
@@ -37,6 +39,7 @@ class Meter:
     Args:
         longest_s: how long a request may run, in seconds; where time has a price, that is the
             most it may cost.
+        tracer: collects traces.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Meter:
         *,
         instance_id: str,
         longest_s: float,
+        tracer: Tracer | None = None,
     ) -> None:
         self._ledger = ledger
         self._limiter = limiter
@@ -55,6 +59,7 @@ class Meter:
         self._metrics = metrics
         self._instance_id = instance_id
         self._longest_s = longest_s
+        self._tracer = tracer
 
     def hold(self, arrival: Arrival, caller: Caller, endpoint: str) -> "Holding":
         """Open a row for a block; on leaving it by error or hang-up, it is settled.
@@ -76,10 +81,26 @@ class Meter:
         """Open the row of a request."""
         self._ledger.open(charge.record)
         self._metrics.in_flight += 1
+        if self._tracer is not None:
+            arrival, endpoint = charge.arrival, charge.record.endpoint
+            charge.trace = self._tracer.trace(
+                endpoint, elapsed_ms=arrival.elapsed_ms(), parent=arrival.traceparent
+            )
+            current.set(charge.trace)
 
-    def left(self) -> None:
+    def left(self, charge: Charge) -> None:
         """A request is over."""
         self._metrics.in_flight -= 1
+        if charge.trace is not None:
+            current.set(None)
+            record = charge.record
+            error = record.error_code if record.status and record.status >= 500 else None
+            charge.trace.end(told_of(charge), usage_of(record), error)
+
+    @property
+    def traces(self) -> bool:
+        """Whether anybody collects traces."""
+        return self._tracer is not None
 
     async def check(self, charge: Charge) -> None:
         """Send away who has used up a limit, where there is work to do before `admit` can tell.
@@ -169,7 +190,8 @@ class Meter:
     ) -> None:
         held = Held(name, demands_of(rules, charge.most), model)
         charge.held.append(held)
-        verdict = await self._limiter.reserve(name, held.demands)
+        with step("limits"):
+            verdict = await self._limiter.reserve(name, held.demands)
         charge.consulted.append((held.demands, verdict))
         if model is None:
             charge.headers = limit_headers(held.demands, verdict.states)
@@ -287,7 +309,7 @@ class Holding:
                 failed = InternalError("The server failed.", code="internal_error")
                 await self._meter.settle(self._charge, failed)
         finally:
-            self._meter.left()
+            self._meter.left(self._charge)
 
 
 def comes_again(charge: Charge, error: BaseException | None) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def test_the_process_says_what_it_takes() -> None:
 
 
 @contextmanager
-def busy_child() -> Iterator[psutil.Process]:
+def busy_child() -> Generator[psutil.Process]:
     """A child that has used a fifth of a second of CPU and waits."""
     busy = "import sys, time\nwhile time.process_time() < 0.2: pass\n"
     program = busy + "print(flush=True)\nsys.stdin.read()"
