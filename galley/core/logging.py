@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import MutableMapping
+from contextvars import ContextVar
 from typing import Any, BinaryIO, Self
 
 import orjson
@@ -20,6 +22,9 @@ from galley.core.settings import Settings
 
 SOON_S = 0.1
 
+answering: ContextVar[str | None] = ContextVar("answering", default=None)
+"""The id of the request that is being answered: all lines carry it that are written for it."""
+
 
 def configure_logging(settings: Settings) -> None:
     """Send structlog's and the standard library's lines to standard error, in one format."""
@@ -27,6 +32,7 @@ def configure_logging(settings: Settings) -> None:
         settings.log_format == "auto" and sys.stderr.isatty()
     )
     shared: list[structlog.typing.Processor] = [
+        _name_request,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -51,6 +57,12 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [_Forward()]
     root.setLevel(max(level, logging.WARNING))
+
+
+def _name_request(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if (request_id := answering.get()) is not None:
+        event.setdefault("request_id", request_id)
+    return event
 
 
 class _Lines:

@@ -213,6 +213,11 @@ class Settings(BaseSettings):
         le=3600,
         description="How long answers may finish after SIGTERM, in seconds.",
     )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        pattern="^https?://.",
+        description="Base URL of an OpenTelemetry collector; traces go to its /v1/traces.",
+    )
     log_format: Literal["auto", "json", "pretty"] = Field(
         default="auto", description="auto: pretty on a terminal, JSON lines elsewhere."
     )

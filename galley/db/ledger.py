@@ -7,8 +7,9 @@ A request that settles within `OPEN_AFTER_S` is one insert.
 
 import asyncio
 import contextvars
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -66,6 +67,13 @@ class Batch:
         return list(singles.values())
 
 
+OnCommit = Callable[[float, bool], None]
+"""Is told how many seconds a batch took, and whether it is on disk."""
+
+
+def _nobody(_: float, __: bool) -> None: ...
+
+
 class Ledger:
     """Records requests in batches. Belongs to the event loop it was made on.
 
@@ -73,10 +81,14 @@ class Ledger:
     `ledger_unavailable`), the log gets one line, and the next batch is tried afresh: what could
     not be recorded is neither answered nor billed. A row that the database does not take fails
     alone, with an `InternalError`.
+
+    Args:
+        on_commit: is told of every batch.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, on_commit: OnCommit = _nobody) -> None:
         self._loop = asyncio.get_running_loop()
+        self._on_commit = on_commit
         self._writer: Writer = (
             SqliteWriter(database.path, database.busy_timeout_s)
             if database.path
@@ -88,10 +100,17 @@ class Ledger:
         self._kept: dict[str, Row] = {}
         self._again: asyncio.TimerHandle | None = None
         self._queued = Batch()
+        self._writing = Batch()
         self._singles: deque[Batch] = deque()
         self._at_work = False
         self._rested = asyncio.Event()
         self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """How many rows are to be written, or being written."""
+        alone = sum(len(batch.rows) for batch in self._singles)
+        return alone + len(self._queued.rows.keys() | self._kept.keys() | self._writing.rows.keys())
 
     def open(self, record: Record) -> None:
         """Queue `record` as it is now, to be written soon; nobody waits for it."""
@@ -181,7 +200,14 @@ class Ledger:
             self._at_work = False
             self._rested.set()
             return
-        self._writer.write(list(batch.rows.values()), lambda error: self._written(batch, error))
+        self._writing, began = batch, time.perf_counter()
+
+        def done(error: Exception | None) -> None:
+            self._on_commit(time.perf_counter() - began, error is None)
+            self._writing = Batch()
+            self._written(batch, error)
+
+        self._writer.write(list(batch.rows.values()), done)
 
     def _written(self, batch: Batch, error: Exception | None) -> None:
         if isinstance(error, RefusedRowError) and len(batch.rows) > 1:

@@ -13,6 +13,7 @@ from typing import cast
 import httptools
 from yarl import URL
 
+from galley.core.tracing import passed_on
 from galley.engines.http_client import NotHttpError, UnreachableError
 from galley.engines.http_patience import Exchange
 
@@ -222,6 +223,10 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
 
+def _lines(headers: Mapping[str, str]) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+
+
 def _host(base: URL) -> str:
     """Write the Host header; names of other alphabets go as they are resolved."""
     host = base.raw_host or ""
@@ -250,7 +255,7 @@ class Pool:
         lines = {"host": _host(base), **headers}
         if any(mark in text for pair in lines.items() for text in pair for mark in "\r\n\0"):
             raise ValueError("a header has a line break")
-        self._head = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode()
+        self._head = _lines(lines)
         self._path = base.raw_path.rstrip("/")
         self._idle: list[_Connection] = []
         self._sweep: asyncio.TimerHandle | None = None
@@ -258,7 +263,8 @@ class Pool:
     async def request(self, method: str, path: str, body: bytes, exchange: Exchange) -> _Answer:
         line = f"{method} {self._path}{path} HTTP/1.1\r\n".encode("ascii")
         length = b"content-length: %d\r\n\r\n" % len(body)
-        request = b"".join((line, self._head, length, body))
+        told = _lines(headers) if (headers := passed_on()) else b""
+        request = b"".join((line, self._head, told, length, body))
         while not self.closed:
             connection = self._idle.pop() if self._idle else None
             fresh = connection is None

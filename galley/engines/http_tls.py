@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from galley.core.tracing import passed_on
 from galley.engines.http_client import NotHttpError, UnreachableError
 from galley.engines.http_patience import Exchange
 
@@ -89,7 +90,7 @@ class TlsClient:
                     try:
                         return _TlsAnswer(
                             await self._session.request(
-                                method, url, data=sent, allow_redirects=False
+                                method, url, data=sent, headers=passed_on(), allow_redirects=False
                             )
                         )
                     except _STALE:

@@ -217,6 +217,8 @@ class FrontDoor:
         runtime: Runtime = scope["app"].state.runtime
         call: Call | None = None
         try:
+            if runtime.meter.traces:
+                scope["arrival"].traceparent = _header(scope, b"traceparent")
             caller = await self._caller(runtime, scope)
             async with runtime.meter.hold(scope["arrival"], caller, endpoint.name) as charge:
                 permit(caller, endpoint.scope)
@@ -235,3 +237,8 @@ class FrontDoor:
     async def _caller(self, runtime: Runtime, scope: Scope) -> Caller:
         key = credentials(scope)
         return runtime.accounts.cached(key) or await runtime.accounts.authenticate(key)
+
+
+def _header(scope: Scope, name: bytes) -> str | None:
+    found = (value for header, value in scope["headers"] if header == name)
+    return next((value.decode("latin-1") for value in found), None)

@@ -61,4 +61,5 @@ async def ready(runtime: RuntimeDep) -> Response:
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
 async def metrics(runtime: RuntimeDep) -> Response:
     """Everything that is counted, in Prometheus' text format."""
-    return Response(runtime.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    page = await runtime.metrics.render()
+    return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -7,6 +7,7 @@ import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from galley.core.errors import GalleyError, InternalError, OverloadedError
+from galley.core.logging import answering
 from galley.db.session import is_unavailable
 from galley.dialects.base import dialect_of
 from galley.routers.answers import send_error
@@ -34,6 +35,7 @@ class RequestMiddleware:
         given = _given_id(scope)
         arrival = Arrival(str(uuid_utils.uuid7()), given.decode() if given else None)
         scope["arrival"] = arrival
+        answering.set(arrival.request_id)
         own_id = arrival.request_id.encode()
         ids = ((b"request-id", own_id), (b"x-request-id", given or own_id))
         status = 0
@@ -58,14 +60,21 @@ class RequestMiddleware:
             await send_error(send_with_ids, error, dialect, arrival.request_id)
         finally:
             if not quiet:
-                log.info(
-                    "request_finished",
-                    request_id=arrival.request_id,
-                    method=scope["method"],
-                    path=scope["path"],
-                    status=status,
-                    ms=round(arrival.elapsed_ms(), 2),
-                )
+                _finish(scope, arrival, status)
+
+
+def _finish(scope: Scope, arrival: Arrival, status: int) -> None:
+    """Count an answer and log it; a status of 0 is none, since its caller hung up before."""
+    if status:
+        scope["app"].state.runtime.metrics.responses(status).inc()
+    log.info(
+        "request_finished",
+        request_id=arrival.request_id,
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        ms=round(arrival.elapsed_ms(), 2),
+    )
 
 
 def _in_words(failure: Exception, request_id: str, path: str) -> GalleyError:

@@ -11,6 +11,7 @@ import structlog
 from starlette.types import Message, Scope
 
 from galley.core.errors import BadRequestError, GalleyError, InternalError
+from galley.core.logging import answering
 from galley.routers import chat, embeddings, messages, responses
 from galley.routers.answers import send_error
 from galley.routers.deps import permit
@@ -36,6 +37,7 @@ async def answer(runtime: Runtime, asked: Asked) -> Answered:
     """Answer a request that did not come over HTTP; see `services/side_door.py`."""
     charge, sent = None, _Sent()
     endpoint, request_id = ENDPOINTS[asked.path], asked.arrival.request_id
+    answering.set(request_id)
     try:
         async with runtime.meter.hold(asked.arrival, asked.caller, endpoint.name) as charge:
             charge.background = True

@@ -22,6 +22,8 @@ from galley.runtime.documents import Documents, open_documents
 from galley.runtime.engines import engine_opener
 from galley.runtime.jobs import Jobs, index_later, open_work
 from galley.runtime.limits import open_limiter
+from galley.runtime.tracing import open_tracer
+from galley.runtime.watching import watch
 from galley.services.accounts import Accounts
 from galley.services.audit_log import AuditLog
 from galley.services.batches import Batches
@@ -55,7 +57,6 @@ from galley.services.rerank import RerankService
 from galley.services.responses import ResponseService
 from galley.services.retention import RetentionService
 from galley.services.side_door import Answered, Asked
-from galley.services.slots import SlotQueue
 from galley.services.tiers import Tiers
 from galley.services.tokens import Tokens, signing_secret
 from galley.services.usage import UsageService
@@ -153,7 +154,7 @@ async def open_runtime(
             is_worker=is_worker,
         )  # fmt: skip
         chat = ChatService(models, meter, dispatch, pictures, answers, documents.grounding, heavy)
-        _watch(metrics, models, chat, answers)
+        watch(metrics, settings, limiter, models, chat, answers, stack)
         embeddings = EmbeddingService(models, meter, dispatch, vectors)
         work = await open_work(
             settings, database, accounts, metrics, meter, embeddings, documents.job, stack,
@@ -208,9 +209,17 @@ def _open_meter(
     settings: Settings, database: Database, limiter: Limiter, pricing: Pricing, metrics: Metrics,
     instance_id: str, stack: AsyncExitStack,
 ) -> Meter:  # fmt: skip
-    ledger, longest_s = Ledger(database), settings.request_timeout
+    tracer = open_tracer(settings, stack)  # closed after the ledger: it may take seconds
+    ledger, longest_s = Ledger(database, metrics.committed), settings.request_timeout
     stack.push_async_callback(ledger.aclose)
-    return Meter(ledger, limiter, pricing, metrics, instance_id=instance_id, longest_s=longest_s)
+    metrics.watch(
+        "galley_ledger_waiting_rows", "Rows that are to be written to disk, or being written.", (),
+        lambda: {(): ledger.waiting},
+    )  # fmt: skip
+    return Meter(
+        ledger, limiter, pricing, metrics,
+        instance_id=instance_id, longest_s=longest_s, tracer=tracer,
+    )  # fmt: skip
 
 
 async def _open_pricing(settings: Settings, sessions: Sessions, stack: AsyncExitStack) -> Pricing:
@@ -270,30 +279,3 @@ def _join_accounts(
     passwords = stack.enter_context(Passwords())
     logins = Logins(sessions, accounts, tokens, passwords, lifetime=lifetime)
     return accounts, logins, People(sessions, accounts, passwords)
-
-
-def _watch(metrics: Metrics, models: Models, chat: ChatService, answers: AnswerCache) -> None:
-    metrics.watch(
-        "galley_cache_lookups", "Requests that looked for an answer in the cache.", "verdict",
-        lambda: dict(answers.counts),
-    )  # fmt: skip
-
-    def queues() -> dict[str, SlotQueue]:
-        return {model.name: chat.queue(model) for model in models.loaded_chat()}
-
-    metrics.watch(
-        "galley_queue_length", "Requests waiting for a slot.", "model",
-        lambda: {name: queue.waiting for name, queue in queues().items()},
-    )  # fmt: skip
-    metrics.watch(
-        "galley_queue_background_length", "Requests in the background waiting for a slot.", "model",
-        lambda: {name: queue.back.waiting for name, queue in queues().items()},
-    )  # fmt: skip
-    metrics.watch(
-        "galley_slots", "Answers a model can make at the same time.", "model",
-        lambda: {name: queue.slots for name, queue in queues().items()},
-    )  # fmt: skip
-    metrics.watch(
-        "galley_slots_busy", "Answers being made.", "model",
-        lambda: {name: queue.busy for name, queue in queues().items()},
-    )  # fmt: skip

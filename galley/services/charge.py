@@ -9,6 +9,7 @@ from typing import Literal
 from galley.core.caching import CacheControl
 from galley.core.caller import Caller
 from galley.core.limits import Metric
+from galley.core.tracing import Trace
 from galley.db.record import Record
 from galley.schemas.delta import Delta, Usage
 from galley.schemas.grounding import Grounding
@@ -29,6 +30,7 @@ class Arrival:
     client_request_id: str | None
     began: float = field(default_factory=time.perf_counter)
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    traceparent: str | None = None  # the caller's own, where traces are collected
 
     def elapsed_ms(self) -> float:
         """Milliseconds since it came in."""
@@ -52,7 +54,7 @@ class Charge:
         "admitted_ms", "arrival", "attempts", "background", "began_ms", "cache_control", "caller",
         "consulted", "filtered", "grounding", "headers", "held", "ignored", "image_input", "most",
         "per_prompt",
-        "price", "prices", "record", "settled", "ticket",
+        "price", "prices", "record", "settled", "ticket", "trace",
     )  # fmt: skip
 
     def __init__(self, arrival: Arrival, caller: Caller, record: Record) -> None:
@@ -62,6 +64,7 @@ class Charge:
         self.settled = False
         self.background = False  # it is answered while nobody else waits
         self.ticket: Ticket | None = None  # where it had to wait for a model
+        self.trace: Trace | None = None  # where traces are collected
         self.cache_control = CacheControl()  # what the caller wishes
         self.per_prompt = 1  # how many answers share one prompt
         self.ignored: Sequence[str] = ()  # fields without meaning here

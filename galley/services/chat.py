@@ -17,10 +17,11 @@ from galley.core.errors import (
     GalleyError,
     OverloadedError,
 )
+from galley.core.tracing import step
 from galley.engines.base import ChatEngine
 from galley.schemas.chat import ChatRequest
 from galley.schemas.delta import Answer, Delta, ToolCall
-from galley.services.caching import AnswerCache, Lookup
+from galley.services.caching import AnswerCache, Hit, Lookup
 from galley.services.charge import Charge
 from galley.services.dispatch import Dispatch, Turn
 from galley.services.filtering import guard_of
@@ -86,7 +87,7 @@ class ChatService:
         if guard is not None:
             request = await guard.read(request)
         lookup = self._look(charge, models[0], request)
-        if lookup is not None and (hit := await lookup.find()) is not None:
+        if lookup is not None and (hit := await _found(lookup)) is not None:
             charge.record.cache = hit.kind
             await self._meter.admit(charge, models[0].name)
             charge.add(hit.deltas)
@@ -262,6 +263,11 @@ def _hold(early: dict[int, Delta], pieces: Sequence[Delta]) -> None:
         early[delta.index] = delta
 
 
+async def _found(lookup: Lookup) -> Hit | None:
+    with step("cache"):
+        return await lookup.find()
+
+
 async def _replayed(deltas: list[Delta]) -> AsyncGenerator[list[Delta]]:
     yield deltas
 
@@ -324,9 +330,10 @@ async def _answer(
     async with slot:
         charge.begin()
         answer = engine.stream(request, choice=choice, cache_salt=caller.user_id)
-        async with aclosing(answer):
-            async for pieces in answer:
-                yield pieces
+        with step("engine"):
+            async with aclosing(answer):
+                async for pieces in answer:
+                    yield pieces
 
 
 async def _mixed(

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
+from galley.core import tracing
 from galley.core.errors import GalleyError, OverloadedError, RateLimitError
 from galley.engines.base import Engine
 from galley.services.breaker import State
@@ -181,7 +182,9 @@ class Course(Generic[E]):
 class Turn(Generic[E]):
     """One attempt, as a context; an error that another may do better does not leave it."""
 
-    __slots__ = ("_before", "_began", "_clock", "_course", "_place", "begun", "replica", "target")
+    __slots__ = (
+        "_before", "_began", "_clock", "_course", "_place", "_span", "begun", "replica", "target",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -199,8 +202,13 @@ class Turn(Generic[E]):
         self._clock = clock
         self._before: State = replica.breaker.state
         self._began = 0.0
+        self._span: tracing.Attempt | None = None
 
     def __enter__(self) -> Self:
+        if (trace := tracing.current.get()) is not None:
+            settings = self.target.settings
+            provider = settings.protocol if settings.remote else "galley"
+            self._span = trace.attempt(self.target.name, provider)
         self._began = self._clock()
         self.replica.breaker.begin()
         self.replica.busy += 1
@@ -227,6 +235,8 @@ class Turn(Generic[E]):
         ms = round(1000 * (self._clock() - self._began), 3)
         attempt = Attempt(self.target.name, self._place[1], self._before, outcome, ms)
         self._course.attempts.append(attempt)
+        if self._span is not None:
+            self._span.end(outcome)
         if not isinstance(error, GalleyError) or self.begun or not _goes_on(error):
             return False
         self._course.failed(self._place, error)

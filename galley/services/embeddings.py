@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from galley.core.errors import BadRequestError
+from galley.core.tracing import step
 from galley.engines.base import Begun, Embedded, Embedder, Floats
 from galley.schemas.embeddings import EmbeddingRequest
 from galley.services.charge import Charge
@@ -43,7 +44,9 @@ class EmbeddingService:
         record.served_model = model.name
         _check_dimensions(model.name, model.engine.dimensions, request.dimensions)
         caller, control = charge.caller, charge.cache_control
-        if known := await self._cache.find(caller, model.name, request, control):
+        with step("cache"):
+            known = await self._cache.find(caller, model.name, request, control)
+        if known:
             record.cache = "exact"
             await self._meter.admit(charge, model.name)
             return known
@@ -70,7 +73,8 @@ class EmbeddingService:
         await self._meter.enter(charge, model)
         record, begun = charge.record, Begun()
         try:
-            found = await engine.embed(request.inputs, truncate=request.truncate, begun=begun)
+            with step("engine"):
+                found = await engine.embed(request.inputs, truncate=request.truncate, begun=begun)
         except asyncio.CancelledError:
             record.prompt_tokens, record.units = begun.tokens, begun.items
             raise

@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 
 from galley.core.errors import BadRequestError
+from galley.core.tracing import step
 from galley.engines.base import Begun, Classified, Classifier
 from galley.schemas.classify import ModelInfo
 from galley.services.charge import Charge
@@ -65,7 +66,8 @@ class ImageService:
         await self._meter.admit(charge, found.name, images=len(files))
         begun = Begun()
         try:
-            results = iter(await found.engine.classify(files, begun=begun) if files else ())
+            with step("engine"):
+                results = iter(await found.engine.classify(files, begun=begun) if files else ())
         except asyncio.CancelledError:
             record.units = begun.items
             raise

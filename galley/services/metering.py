@@ -13,6 +13,8 @@ from galley.core.errors import (
 )
 from galley.core.limits import Metric, Rule
 from galley.core.metrics import Metrics
+from galley.core.money import MICRO
+from galley.core.tracing import Tracer, current, step
 from galley.db.ledger import Ledger
 from galley.db.record import Record
 from galley.db.spent import used
@@ -22,6 +24,7 @@ from galley.services.charge import Arrival, Charge, Held
 from galley.services.limits import demands_of, limit_headers, refusal
 from galley.services.pricing import Price, Pricing, cost, cost_of
 from galley.services.receipts import receipt_of
+from galley.services.spans import told_of, usage_of
 from galley.stores.limiter import Limiter
 
 ENDING_S = 1.0
@@ -36,6 +39,7 @@ class Meter:
     Args:
         longest_s: how long a request may run, in seconds; where time has a price, that is the
             most it may cost.
+        tracer: collects traces.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Meter:
         *,
         instance_id: str,
         longest_s: float,
+        tracer: Tracer | None = None,
     ) -> None:
         self._ledger = ledger
         self._limiter = limiter
@@ -54,6 +59,7 @@ class Meter:
         self._metrics = metrics
         self._instance_id = instance_id
         self._longest_s = longest_s
+        self._tracer = tracer
 
     def hold(self, arrival: Arrival, caller: Caller, endpoint: str) -> "Holding":
         """Open a row for a block; on leaving it by error or hang-up, it is settled.
@@ -75,10 +81,26 @@ class Meter:
         """Open the row of a request."""
         self._ledger.open(charge.record)
         self._metrics.in_flight += 1
+        if self._tracer is not None:
+            arrival, endpoint = charge.arrival, charge.record.endpoint
+            charge.trace = self._tracer.trace(
+                endpoint, elapsed_ms=arrival.elapsed_ms(), parent=arrival.traceparent
+            )
+            current.set(charge.trace)
 
-    def left(self) -> None:
+    def left(self, charge: Charge) -> None:
         """A request is over."""
         self._metrics.in_flight -= 1
+        if charge.trace is not None:
+            current.set(None)
+            record = charge.record
+            error = record.error_code if record.status and record.status >= 500 else None
+            charge.trace.end(told_of(charge), usage_of(record), error)
+
+    @property
+    def traces(self) -> bool:
+        """Whether anybody collects traces."""
+        return self._tracer is not None
 
     async def check(self, charge: Charge) -> None:
         """Send away who has used up a limit, where there is work to do before `admit` can tell.
@@ -168,12 +190,15 @@ class Meter:
     ) -> None:
         held = Held(name, demands_of(rules, charge.most), model)
         charge.held.append(held)
-        verdict = await self._limiter.reserve(name, held.demands)
+        with step("limits"):
+            verdict = await self._limiter.reserve(name, held.demands)
         charge.consulted.append((held.demands, verdict))
         if model is None:
             charge.headers = limit_headers(held.demands, verdict.states)
         if verdict.refused is not None:
             charge.held.remove(held)
+            over = verdict.refused.counter
+            self._metrics.refusals(over.metric, over.period).inc()
             raise refusal(verdict, charge.caller)
 
     def _price(self, model: str) -> Price:
@@ -218,7 +243,7 @@ class Meter:
             for held in charge.held:
                 counts = held.model in (None, record.served_model)
                 await self._limiter.settle(held.name, held.demands, taken if counts else {})
-            self._count(record)
+            self._count(charge)
             if charge.ticket is not None:
                 self._metrics.queued(charge.caller.tier).observe(charge.ticket.waited_s)
 
@@ -233,8 +258,9 @@ class Meter:
             for held in charge.held:
                 await self._limiter.settle(held.name, held.demands, {})
 
-    def _count(self, record: Record) -> None:
-        metrics, model = self._metrics, record.served_model or ""
+    def _count(self, charge: Charge) -> None:
+        metrics, record = self._metrics, charge.record
+        model = record.served_model or ""
         metrics.requests(record.endpoint, model, str(record.status)).inc()
         metrics.duration(record.endpoint, model).observe((record.response_time_ms or 0) / 1000)
         if record.error_code is not None:
@@ -245,6 +271,10 @@ class Meter:
             metrics.tokens(model, "prompt").inc(record.prompt_tokens)
         if record.completion_tokens:
             metrics.tokens(model, "completion").inc(record.completion_tokens)
+        if record.cost:
+            metrics.cost(model).inc(record.cost / MICRO)
+        for attempt in charge.attempts:
+            metrics.attempts(attempt.model, attempt.outcome).inc()
 
 
 class Holding:
@@ -279,7 +309,7 @@ class Holding:
                 failed = InternalError("The server failed.", code="internal_error")
                 await self._meter.settle(self._charge, failed)
         finally:
-            self._meter.left()
+            self._meter.left(self._charge)
 
 
 def comes_again(charge: Charge, error: BaseException | None) -> bool:

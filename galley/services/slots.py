@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from galley.core.errors import BadRequestError, OverloadedError
+from galley.core.tracing import step
 from galley.services.fairness import FairLine, Flow
 
 LONGEST_WAIT_S = 60.0
@@ -117,7 +118,8 @@ class SlotQueue:
             loop = asyncio.get_running_loop()
             timer = loop.call_later(self._longest_wait_s, self._expire, ticket)
         try:
-            await ticket.turn
+            with step("queue"):
+                await ticket.turn
         except BaseException:
             if ticket.granted:  # just as its caller hung up
                 self.give_back(ticket.line, ticket.flow, ticket.charged, 0.0)

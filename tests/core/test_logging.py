@@ -9,7 +9,7 @@ import pytest
 PROGRAM = """
 import logging
 import structlog
-from galley.core.logging import configure_logging
+from galley.core.logging import answering, configure_logging
 from galley.core.settings import Settings
 configure_logging(Settings(log_format={format!r}, log_level={level!r}))
 log = structlog.get_logger("test")
@@ -22,6 +22,9 @@ try:
     answer("gk_secret")
 except ZeroDivisionError:
     log.exception("request_failed", request_id="r2")
+answering.set("r3")
+log.warning("engine_failed")
+log.warning("job_failed", request_id="r4")
 """
 
 
@@ -42,11 +45,22 @@ def test_lines_are_json_with_time_level_and_what_was_said() -> None:
         ("request_finished", "info"),
         ("careful: x", "warning"),
         ("request_failed", "error"),
+        ("engine_failed", "warning"),
+        ("job_failed", "warning"),
     ]
     assert lines[0]["request_id"] == "r1"
     assert lines[0]["timestamp"].endswith("Z")
     assert lines[1]["logger"] == "some.library"
     assert lines[2]["exception"][0]["exc_type"] == "ZeroDivisionError"
+
+
+def test_a_line_names_the_request_that_is_being_answered_unless_it_names_one_itself() -> None:
+    lines = [orjson.loads(line) for line in logged("json").splitlines()]
+
+    named = {line["event"]: line.get("request_id") for line in lines}
+    assert named["engine_failed"] == "r3"
+    assert named["job_failed"] == "r4"
+    assert named["careful: x"] is None
 
 
 @pytest.mark.parametrize("format", ["json", "pretty"])

@@ -240,3 +240,19 @@ async def test_closing_writes_what_is_queued_and_takes_no_more(ledger: Ledger, d
     assert len(await stored_requests(database)) == 3
     with pytest.raises(RuntimeError, match="closed"):
         ledger.settle(finished(new_record()))
+
+
+async def test_a_ledger_tells_of_every_batch_and_how_many_rows_wait(database: Database):
+    told: list[tuple[float, bool]] = []
+    ledger = Ledger(database, lambda seconds, succeeded: told.append((seconds, succeeded)))
+
+    settled = [ledger.settle(finished(new_record())) for _ in range(3)]
+    waiting = ledger.waiting
+    await asyncio.gather(*settled)
+    await ledger.aclose()
+
+    assert waiting == 3
+    assert ledger.waiting == 0
+    ((seconds, succeeded),) = told
+    assert seconds > 0
+    assert succeeded

@@ -24,8 +24,11 @@ METRICS = [
     "galley_queue_length",
     "galley_slots",
     "galley_slots_busy",
-    "galley_cpu_seconds_total",
-    "galley_resident_memory_bytes",
+    "galley_http_responses_total",
+    "galley_ledger_commit_duration_seconds",
+    "galley_event_loop_lag_seconds",
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
 ]
 
 
@@ -110,18 +113,24 @@ def test_metrics_count_what_happened(live_server: LiveServer) -> None:
         f'galley_time_to_first_token_seconds_count{{model="{model}"}}': 1,
         'galley_requests_total{endpoint="embeddings",model="",status="404"}': 1,
         'galley_errors_total{code="model_not_found",endpoint="embeddings"}': 1,
+        f'galley_attempts_total{{model="{model}",outcome="ok"}}': 1,
+        'galley_http_responses_total{status="200"}': 1,
+        'galley_http_responses_total{status="404"}': 1,
+        'galley_http_responses_total{status="401"}': 1,
     }
     before = {sample: value_of(live_server, sample) for sample in samples}
 
     live_server.post("/v1/completions", model="galley/chat", prompt="One", max_tokens=2)
     live_server.post("/v1/embeddings", model="nobody-knows-it", input="a")
 
+    live_server.client.get("/v1/models", headers={"authorization": "Bearer nobody"})
+
     grown = {sample: value_of(live_server, sample) - before[sample] for sample in samples}
     assert grown == samples
     assert value_of(live_server, "galley_requests_in_flight") == 0
     assert value_of(live_server, f'galley_slots{{model="{model}"}}') == 4
-    assert value_of(live_server, 'galley_resident_memory_bytes{part="server"}') > 50e6
-    assert value_of(live_server, 'galley_resident_memory_bytes{part="engines"}') > 50e6
+    assert value_of(live_server, "process_resident_memory_bytes") > 50e6
+    assert value_of(live_server, "galley_engine_resident_memory_bytes") > 50e6
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -23,10 +23,11 @@ from galley.core.limits import Counter, Limits
 from galley.core.metrics import Metrics
 from galley.db.ledger import Ledger
 from galley.db.session import Database, open_database
-from galley.db.tables import ApiRequest, new_id
+from galley.db.tables import ApiRequest, Price, new_id
 from galley.schemas.delta import Delta, Usage
 from galley.services.accounts import Accounts
 from galley.services.charge import Arrival
+from galley.services.dispatch import Attempt
 from galley.services.metering import Meter
 from galley.services.pricing import Pricing
 from galley.stores.limiter_memory import MemoryLimiter
@@ -237,6 +238,34 @@ async def test_metrics_count_what_the_ledger_books(
     assert value("galley_tokens_total", model="m", kind="completion") == 3
     assert value("galley_time_to_first_token_seconds_count", model="m") == 1
     assert value("galley_requests_in_flight") == 0
+
+
+async def test_metrics_count_calls_of_models_what_they_cost_and_limits_in_the_way(
+    meter: Meter, caller: Caller, metrics: Metrics, pricing: Pricing, database: Database
+) -> None:
+    async with database.sessions.begin() as session:
+        session.add(Price(model="dear", unit=2_500_000))
+    await pricing.load()
+    mine = limited(caller, requests_per_minute=1)
+    async with meter.hold(Arrival(new_id(), None), mine, "chat") as charge:
+        await meter.admit(charge, "dear", texts=1)
+        await meter.enter(charge, "dear")
+        charge.record.units = 1
+        charge.attempts += [
+            Attempt("dear", 0, "closed", "upstream_failed", 1.0),
+            Attempt("dear", 1, "closed", "ok", 1.0),
+        ]
+        await meter.settle(charge)
+    with pytest.raises(RateLimitError):
+        await ask(meter, mine)
+
+    def value(name: str, **labels: Any) -> float | None:
+        return metrics.registry.get_sample_value(name, labels)
+
+    assert value("galley_cost_dollars_total", model="dear") == 2.5
+    assert value("galley_attempts_total", model="dear", outcome="ok") == 1
+    assert value("galley_attempts_total", model="dear", outcome="upstream_failed") == 1
+    assert value("galley_limit_refusals_total", metric="requests", period="minute") == 1
 
 
 async def ask(meter: Meter, caller: Caller, tokens: int = 0, **most: int) -> dict[str, str]:
