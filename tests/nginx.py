@@ -1,5 +1,6 @@
 """The real nginx with `deploy/nginx.conf`, on free ports, in front of servers on loopback."""
 
+import os
 import shutil
 import ssl
 import subprocess
@@ -39,6 +40,8 @@ def nginx(ports: Sequence[int], folder: Path) -> Generator[Front]:
     config.write_text(_on_free_ports(CONFIG.read_text(), ports, port, plain, folder))
     log = folder / "error.log"
     alone = f"daemon off; pid {folder}/nginx.pid; error_log {log};"
+    if os.geteuid() == 0:
+        alone += " user root;"  # else its workers are nobody, who may write nothing here
     command = [NGINX, "-p", str(folder), "-e", str(log), "-c", str(config), "-g", alone]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     front = Front(

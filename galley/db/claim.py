@@ -10,14 +10,20 @@ from contextlib import suppress
 import structlog
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from galley.core.settings import SettingsError
 
 log = structlog.get_logger(__name__)
 
 LOOK_S = 5.0
-_LOCK = 7_238_118_002  # any number that is ours
+_LOCK, _START = 7_238_118_002, 7_238_118_003  # any numbers that are ours
+
+
+async def in_turn(session: AsyncSession) -> None:
+    """Wait until no other server that starts is at this point, and hold it until the commit."""
+    if session.get_bind().dialect.name == "postgresql":  # SQLite has one server, and one writer
+        await session.execute(select(func.pg_advisory_xact_lock(_START)))
 
 
 class Claim:
