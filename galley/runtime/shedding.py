@@ -27,7 +27,7 @@ def open_shedding(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -
         shedding.gauges,
     )  # fmt: skip
     metrics.watch(
-        "galley_requests_shed", "Requests that were turned away at the door.", "reason",
+        "galley_requests_shed_total", "Requests that were turned away at the door.", "reason",
         lambda: dict(shedding.refused),
     )  # fmt: skip
     return shedding

@@ -62,7 +62,7 @@ def test_the_free_tier_is_refused_first_and_it_is_on_record(busy: LiveServer) ->
     assert answered.status_code == 200
     assert (row["state"], row["error_code"], row["cost"]) == ("refused", "overloaded", 0)
     metrics = busy.client.get("/metrics").text
-    assert 'galley_requests_shed{reason="load"} 1.0' in metrics
+    assert 'galley_requests_shed_total{reason="load"} 1.0' in metrics
     assert 'galley_pressure{part="requests"} 0.5' in metrics
 
 
