@@ -37,7 +37,9 @@ class Gate:
 async def _turn_away(
     error: OverloadedError, scope: Scope, receive: Receive, send: Send, *, hang_up: bool
 ) -> None:
-    headers = [_ASK_OTHERS] if _ASKS_OTHERS in scope["headers"] else []
+    headers: list[tuple[bytes, bytes]] = []
+    if _ASKS_OTHERS in scope["headers"]:
+        headers.append(_ASK_OTHERS)
     if hang_up:
         headers.append((b"connection", b"close"))
         # To hang up on a body that still arrives would take the answer with it.
