@@ -26,6 +26,7 @@ from tests.nginx import Front, nginx
 from tests.upstream import Call, Upstream, misbehaving, well
 
 MODEL, TEXTS = "far", "far-texts"
+LOOK_S = 0.1  # between two looks of a client that asks for nothing else
 T = TypeVar("T")
 
 
@@ -198,7 +199,7 @@ class Failure(NamedTuple):
 
 
 class Load:
-    """Clients that ask again and again, and keep what came of it.
+    """Clients that ask again and again, and keep what came of it; only what is billed is counted.
 
     Args:
         pause_s: between an answer and the next request of the same client.
@@ -243,8 +244,8 @@ class Load:
                     self._fail(what, 0, repr(error))
                 else:
                     self._look_at(what, body, answer)
-                self.count += 1
-                self._stop.wait(self._pause_s)
+                self.count += body is not None
+                self._stop.wait(self._pause_s if body is not None else LOOK_S)
 
     def _fail(self, what: str, status: int, told: str, retry_after: str | None = None) -> None:
         self.failed.append(Failure(time.monotonic(), what, status, told[-300:], retry_after))

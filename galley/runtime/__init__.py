@@ -141,9 +141,7 @@ async def open_runtime(
     """
     async with AsyncExitStack() as stack:
         instance_id = str(uuid_utils.uuid7())
-        await until_redis(settings)
-        database = await _open_database(settings, instance_id, stack)
-        claim = await claim_database(settings, database, stack, is_worker=is_worker)
+        database, claim = await _open_database(settings, instance_id, stack, is_worker=is_worker)
         accounts, logins, people = _join_accounts(settings, database.sessions, stack)
         first_key = await accounts.bootstrap(settings.bootstrap_key)
         pricing = await _open_pricing(settings, database.sessions, stack)
@@ -175,8 +173,7 @@ async def open_runtime(
             embeddings=embeddings,
             rerank=RerankService(models, meter, dispatch),
             images=ImageService(models, meter),
-            files=work.files,
-            documents=documents,
+            files=work.files, documents=documents,
             moderation=ModerationService(models, meter, dispatch, heavy),
             usage=UsageService(database.sessions, left),
             receipts=Receipts(database.sessions, days=settings.receipt_retention_days),
@@ -187,24 +184,26 @@ async def open_runtime(
             people=people,
             tiers=Tiers(database.sessions, accounts),
             audit_log=AuditLog(database.sessions),
-            jobs=work.jobs,
-            batches=work.batches,
-            shedding=open_shedding(settings, metrics, stack),
-            claim=claim,
+            jobs=work.jobs, batches=work.batches,
+            shedding=open_shedding(settings, metrics, stack), claim=claim,
             heavy=heavy,
             first_key=first_key,
         )  # fmt: skip
         yield runtime
 
 
-async def _open_database(settings: Settings, instance_id: str, stack: AsyncExitStack) -> Database:
+async def _open_database(
+    settings: Settings, instance_id: str, stack: AsyncExitStack, *, is_worker: bool
+) -> tuple[Database, Claim | None]:
     """Open it, keep it tidy, and say of what dead servers left open that it was interrupted."""
+    await until_redis(settings)
     url = settings.database_url.get_secret_value()
     database = await until_there(
         "the database",
         lambda: stack.enter_async_context(open_database(url)),
         settings.startup_timeout,
     )
+    claim = await claim_database(settings, database, stack, is_worker=is_worker)
     if database.path is not None:  # its file is locked, so nobody else is alive
         async with database.sessions.begin() as session:
             await interrupt_open(session, but=[instance_id])
@@ -214,7 +213,7 @@ async def _open_database(settings: Settings, instance_id: str, stack: AsyncExitS
         await instances.look()
         _run(instances.keep(), stack)
     _run(_retention(settings, database.sessions).keep(), stack)
-    return database
+    return database, claim
 
 
 def _open_meter(

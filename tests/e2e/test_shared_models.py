@@ -24,7 +24,7 @@ def second(
     monkeypatch.setenv("SHARED_MODEL_KEY", live_server.key)
     (example,) = (part.partition("```")[0] for part in PAGE.read_text().split("```toml\n")[1:])
     told = tomllib.loads(example.replace("http://10.0.0.5:8000", live_server.url))
-    settings: Settings = make_settings(tmp_path, tmp_path, **told)
+    settings: Settings = make_settings(tmp_path, tmp_path, embedded_models=False, **told)
     asyncio.run(_make_free(settings))
     with serving(settings) as server:
         server.until_ready()
