@@ -47,6 +47,7 @@ from galley.routers import (
 )
 from galley.routers.answers import error_headers
 from galley.routers.front_door import Endpoint, FrontDoor
+from galley.routers.gate import Gate
 from galley.routers.middleware import RequestMiddleware
 from galley.routers.parsing import refuse
 from galley.runtime import open_runtime
@@ -118,7 +119,7 @@ class _App(FastAPI):
         outermost = super().build_middleware_stack()
         assert isinstance(outermost, ServerErrorMiddleware)  # noqa: S101 - as Starlette builds it
         # Our own middleware answers what nobody caught, so that one is left out.
-        return RequestMiddleware(FrontDoor(outermost.app, self.endpoints))
+        return RequestMiddleware(Gate(FrontDoor(outermost.app, self.endpoints)))
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -87,6 +87,16 @@ def _execute(server: PostgresServer, statement: str) -> None:
 
 
 @pytest.fixture
+def own_postgres() -> Generator[PostgresServer]:
+    """One for this test alone: `stop` ends it in order, `ensure_postgres_running` starts it."""
+    data = _fast_folder() / f"galley-postgres-own-{os.getpid()}"
+    server = get_server(data)
+    yield server
+    server.cleanup()
+    shutil.rmtree(data, ignore_errors=True)
+
+
+@pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
     """Where SQLite is to make its file."""
     return f"sqlite:///{tmp_path}/data/galley.db"

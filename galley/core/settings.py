@@ -207,6 +207,18 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="Connections at once; more are refused with 503.",
     )
+    max_in_flight: int = Field(
+        default=1000, ge=1, le=1_000_000, description="Requests at once that are too many for free."
+    )
+    memory_limit: int = Field(
+        default=0, ge=0, le=10**15, description="Most memory, in bytes; 0: nine tenths of it all."
+    )
+    startup_timeout: float = Field(
+        default=30.0,
+        ge=0,
+        le=3600,
+        description="Longest wait for PostgreSQL and Redis, in seconds.",
+    )
     grace_period: float = Field(
         default=30.0,
         ge=0,

@@ -10,6 +10,7 @@ from contextlib import (
 )
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gaierror
 
 from filelock import FileLock, Timeout
 from sqlalchemy import URL
@@ -43,10 +44,23 @@ class Sessions:
         return self._writing.begin()
 
 
+class NotThereYetError(SettingsError):
+    """Something does not answer that may do so in a moment."""
+
+
 def is_unavailable(error: BaseException) -> bool:
-    """Tell a database that does not answer from one that does not like what it is asked."""
+    """Tell a database that does not answer from one that does not like what it is asked.
+
+    Source: PostgreSQL manual, appendix A: class 08 is connections, 53300 too many of them, 57P an
+    operator who stops or starts it.
+    """
     lost = (OperationalError, InterfaceError, PoolTimeoutError, ConnectionError, TimeoutError)
-    return isinstance(error, lost)
+    if isinstance(error, (*lost, gaierror)):
+        return True
+    if isinstance(error, FileNotFoundError):
+        return error.filename is None  # PostgreSQL's own socket, and no file of ours
+    state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+    return state.startswith(("08", "57P")) or state == "53300"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +78,9 @@ async def open_database(url: str) -> AsyncGenerator[Database]:
     """Open `url` for one server, at the newest schema; close it on leaving.
 
     Raises:
-        SettingsError: not a database of ours, no driver for it, not reachable, in use by another
-            server (SQLite), or made by a newer Galley.
+        NotThereYetError: PostgreSQL does not answer.
+        SettingsError: not a database of ours, no driver for it, in use by another server (SQLite),
+            or made by a newer Galley.
     """
     parsed = parse_url(url)
     async with AsyncExitStack() as stack:
@@ -139,4 +154,5 @@ async def _bring_up_to_date(engine: AsyncEngine, url: URL) -> None:
 def _cannot_open(url: URL, error: DBAPIError | OSError) -> SettingsError:
     shown = url.render_as_string(hide_password=True)
     reason = error.orig if isinstance(error, DBAPIError) else error
-    return SettingsError(f"The database {shown} cannot be opened: {reason}")
+    kind = NotThereYetError if not is_sqlite(url) and is_unavailable(error) else SettingsError
+    return kind(f"The database {shown} cannot be opened: {reason}")

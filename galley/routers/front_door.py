@@ -222,6 +222,7 @@ class FrontDoor:
             caller = await self._caller(runtime, scope)
             async with runtime.meter.hold(scope["arrival"], caller, endpoint.name) as charge:
                 permit(caller, endpoint.scope)
+                runtime.shedding.admit(caller)
                 limit = getattr(runtime.settings, endpoint.body_limit)
                 with self._room.hold() as take:
                     body = await read_body(scope, receive, limit, take)

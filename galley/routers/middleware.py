@@ -16,7 +16,7 @@ from galley.services.charge import Arrival
 log = structlog.get_logger(__name__)
 
 _SANE_ID = re.compile(rb"[\w.:@/+=-]{1,128}", re.ASCII)
-_QUIET = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
+QUIET = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 
 
 class RequestMiddleware:
@@ -47,7 +47,7 @@ class RequestMiddleware:
                 message["headers"] = [*message.get("headers", ()), *ids]
             await send(message)
 
-        quiet = scope["path"] in _QUIET
+        quiet = scope["path"] in QUIET
         if not quiet:
             log.info("request_started", request_id=arrival.request_id, path=scope["path"])
         try:

@@ -36,7 +36,7 @@ def make_protocol(settings: Settings) -> type[HttpToolsProtocol]:
     of its answer is cut after `keep_alive_timeout`, too.
     """
 
-    class Protocol(_WatchedProtocol):
+    class Protocol(WatchedProtocol):
         watch = _Watch(settings)
 
     return Protocol
@@ -73,12 +73,14 @@ class _Watch:
         self._running = False
         now = loop.time()
         for connection in list(connections):
-            if isinstance(connection, _WatchedProtocol):
+            if isinstance(connection, WatchedProtocol):
                 connection.look(now)
                 self.keep_up(connections, loop)
 
 
-class _WatchedProtocol(HttpToolsProtocol):
+class WatchedProtocol(HttpToolsProtocol):
+    """One connection; `make_protocol` makes the class that a server's are of."""
+
     watch: ClassVar[_Watch]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -127,6 +129,25 @@ class _WatchedProtocol(HttpToolsProtocol):
         connection: socket.socket | None = self.transport.get_extra_info("socket")
         if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_KERNEL_BACKLOG)
+
+    # What the server says
+
+    def drain(self, linger_s: float) -> None:
+        """Let go of the client as soon as nothing of theirs can be lost.
+
+        That is after the answer they wait for, or when they have asked nothing for `linger_s`:
+        a connection that is closed while idle may swallow a request that is on its way, and nobody
+        could tell whether it was taken.
+        """
+        self.timeout_keep_alive = linger_s
+        cycle = self._current
+        if cycle is None or cycle.response_complete:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                linger_s, self.timeout_keep_alive_handler
+            )
+        elif not cycle.response_started:
+            cycle.keep_alive = False
 
     # What the parser says
 

@@ -13,16 +13,20 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from galley.core.metrics import Metrics
 from galley.core.settings import Settings
+from galley.db.claim import Claim
 from galley.db.ledger import Ledger
 from galley.db.requests import interrupt_open
 from galley.db.session import Database, Sessions, open_database
 from galley.runtime.background import run as _run
 from galley.runtime.caches import open_cache
+from galley.runtime.claims import claim_database
 from galley.runtime.documents import Documents, open_documents
 from galley.runtime.engines import engine_opener
 from galley.runtime.jobs import Jobs, index_later, open_work
 from galley.runtime.limits import open_limiter
+from galley.runtime.shedding import open_shedding
 from galley.runtime.tracing import open_tracer
+from galley.runtime.waiting import until_redis, until_there
 from galley.runtime.watching import watch
 from galley.services.accounts import Accounts
 from galley.services.audit_log import AuditLog
@@ -56,6 +60,7 @@ from galley.services.receipts import Receipts
 from galley.services.rerank import RerankService
 from galley.services.responses import ResponseService
 from galley.services.retention import RetentionService
+from galley.services.shedding import Shedding
 from galley.services.side_door import Answered, Asked
 from galley.services.tiers import Tiers
 from galley.services.tokens import Tokens, signing_secret
@@ -98,6 +103,8 @@ class Runtime:
     jobs: Jobs
     batches: Batches
     message_batches: MessageBatches
+    shedding: Shedding
+    claim: Claim | None
     heavy: Executor
     """One thread for what holds the interpreter, such as reading large bodies, one by one."""
 
@@ -107,6 +114,7 @@ class Runtime:
     async def health(self) -> dict[str, str]:
         """Say of every part `ok`, or what is the matter."""
         parts = {"database": await self._database_health(), "limits": self.limiter.problem or "ok"}
+        parts |= self.shedding.parts()
         # Why a model failed is in the log and not for everybody: it names files and addresses.
         return parts | {
             f"model:{model.name}": "failed" if model.state == "failed" else model.problem or "ok"
@@ -119,7 +127,7 @@ class Runtime:
                 await session.execute(select(1))
         except (SQLAlchemyError, OSError, TimeoutError):
             return "not answering"
-        return "ok"
+        return (self.claim.problem if self.claim is not None else None) or "ok"
 
 
 Door = Callable[[Runtime, Asked], Awaitable[Answered]]
@@ -136,7 +144,7 @@ async def open_runtime(
     """
     async with AsyncExitStack() as stack:
         instance_id = str(uuid_utils.uuid7())
-        database = await _open_database(settings, instance_id, stack)
+        database, claim = await _open_database(settings, instance_id, stack, is_worker=is_worker)
         accounts, logins, people = _join_accounts(settings, database.sessions, stack)
         first_key = await accounts.bootstrap(settings.bootstrap_key)
         pricing = await _open_pricing(settings, database.sessions, stack)
@@ -168,8 +176,7 @@ async def open_runtime(
             embeddings=embeddings,
             rerank=RerankService(models, meter, dispatch),
             images=ImageService(models, meter),
-            files=work.files,
-            documents=documents,
+            files=work.files, documents=documents,
             moderation=ModerationService(models, meter, dispatch, heavy),
             usage=UsageService(database.sessions, left),
             receipts=Receipts(database.sessions, days=settings.receipt_retention_days),
@@ -180,19 +187,25 @@ async def open_runtime(
             people=people,
             tiers=Tiers(database.sessions, accounts),
             audit_log=AuditLog(database.sessions),
-            jobs=work.jobs,
-            batches=work.batches,
-            message_batches=work.message_batches,
-            heavy=heavy,
-            first_key=first_key,
+            jobs=work.jobs, batches=work.batches, message_batches=work.message_batches,
+            shedding=open_shedding(settings, metrics, stack), claim=claim,
+            heavy=heavy, first_key=first_key,
         )  # fmt: skip
         yield runtime
 
 
-async def _open_database(settings: Settings, instance_id: str, stack: AsyncExitStack) -> Database:
+async def _open_database(
+    settings: Settings, instance_id: str, stack: AsyncExitStack, *, is_worker: bool
+) -> tuple[Database, Claim | None]:
     """Open it, keep it tidy, and say of what dead servers left open that it was interrupted."""
+    await until_redis(settings)
     url = settings.database_url.get_secret_value()
-    database = await stack.enter_async_context(open_database(url))
+    database = await until_there(
+        "the database",
+        lambda: stack.enter_async_context(open_database(url)),
+        settings.startup_timeout,
+    )
+    claim = await claim_database(settings, database, stack, is_worker=is_worker)
     if database.path is not None:  # its file is locked, so nobody else is alive
         async with database.sessions.begin() as session:
             await interrupt_open(session, but=[instance_id])
@@ -202,7 +215,7 @@ async def _open_database(settings: Settings, instance_id: str, stack: AsyncExitS
         await instances.look()
         _run(instances.keep(), stack)
     _run(_retention(settings, database.sessions).keep(), stack)
-    return database
+    return database, claim
 
 
 def _open_meter(

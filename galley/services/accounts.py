@@ -13,6 +13,7 @@ from galley.core.filters import FilterRule
 from galley.core.limits import Counter, Limits, Rule
 from galley.core.security import hash_key, is_well_formed, make_key
 from galley.core.settings import SettingsError
+from galley.db.claim import in_turn
 from galley.db.keys import create_key, find_holder, find_owner, is_known
 from galley.db.refresh_tokens import find_login
 from galley.db.session import Sessions
@@ -74,6 +75,7 @@ class Accounts:
                 "them a checksum). Unset it, and the first start makes one."
             )
         async with self._sessions.begin() as session:
+            await in_turn(session)
             admin, made = await first_admin(session), None
             if admin is None:
                 admin = await create_user(

@@ -126,7 +126,7 @@ class JobRunner:
 
     async def _fill(self) -> None:
         """Begin as many jobs as there is room for."""
-        while len(self._held) < self._concurrency:
+        while len(self._held) < self._concurrency and not self._closed:
             if await unbroken(self._take()) is None:
                 return
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from galley.core.caller import Caller
 from galley.core.errors import BadRequestError
+from galley.db.claim import in_turn
 from galley.db.cursors import Page
 from galley.db.prices import add_price, price_history, priced_models, valid_prices
 from galley.db.session import Sessions
@@ -83,6 +84,7 @@ class Pricing:
     async def seed_free(self, models: Iterable[str]) -> None:
         """Say of those `models` that have no price at all that they are free."""
         async with self._sessions.begin() as session:
+            await in_turn(session)
             known = await priced_models(session)
             for model in models:
                 if model not in known:

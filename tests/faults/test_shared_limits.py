@@ -131,8 +131,9 @@ def test_spending_is_never_above_the_credit(two_servers: list[LiveServer]) -> No
     assert Counter(status for status, _ in more) == {200: 10, 429: CLIENTS}
 
 
+@pytest.mark.parametrize("dead_s", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_without_redis_nobody_waits_or_fails_and_readiness_says_so(
-    two_servers: list[LiveServer], redis_server: RedisServer
+    two_servers: list[LiveServer], redis_server: RedisServer, dead_s: float
 ) -> None:
     server = two_servers[0]
     key = server.key_of_new_user(limits={"requests_per_minute": 1_000_000})
@@ -141,7 +142,7 @@ def test_without_redis_nobody_waits_or_fails_and_readiness_says_so(
         redis_server.stop()
         until(lambda: limits_part(server) != "ok")
         lost = server.client.get("/health/ready")
-        time.sleep(1)
+        time.sleep(dead_s)
         redis_server.start()
         until(lambda: limits_part(server) == "ok")
         time.sleep(0.5)
@@ -150,6 +151,20 @@ def test_without_redis_nobody_waits_or_fails_and_readiness_says_so(
     assert {status for status, _ in seen} == {200}
     assert max(seconds for _, seconds in seen) < 1
     assert len(seen) > 100
+
+
+def test_without_redis_each_server_lets_in_what_the_limit_says_and_no_more(
+    two_servers: list[LiveServer], redis_server: RedisServer
+) -> None:
+    key = two_servers[0].key_of_new_user(limits={"requests_per_minute": 30})
+    redis_server.stop()
+    try:
+        answers = [ask_until_refused([server], key) for server in two_servers]
+    finally:
+        redis_server.start()
+
+    for of_one in answers:
+        assert Counter(status for status, _ in of_one) == {200: 30, 429: CLIENTS}
 
 
 @contextmanager

@@ -21,8 +21,10 @@ from galley.core.security import make_key
 from galley.db.session import open_database, visit_database
 from galley.db.tables import ApiRequest, Instance, Price, utc_now
 from galley.services.instances import BEAT_S, SILENT
+from tests.cli.program import environment, run
 from tests.faults.test_kill import galley_serve
 from tests.loopback import HANG, scripted_server
+from tests.redis_server import RedisServer
 from tests.serving import make_settings, serving
 
 MODEL = "far"
@@ -32,7 +34,7 @@ T = TypeVar("T")
 
 @pytest.mark.slow
 def test_open_requests_are_interrupted_when_their_server_is_dead_and_not_before(
-    models_dir: Path, tmp_path: Path, postgresql_url: str
+    models_dir: Path, tmp_path: Path, postgresql_url: str, redis_server: RedisServer
 ) -> None:
     key = make_key()
     make_database(postgresql_url)
@@ -40,14 +42,16 @@ def test_open_requests_are_interrupted_when_their_server_is_dead_and_not_before(
         model = {MODEL: {"kind": "chat", "source": far.base_url}}
         shared = {
             "GALLEY_DATABASE_URL": postgresql_url,
+            "GALLEY_REDIS_URL": redis_server.url,
             "GALLEY_EMBEDDED_MODELS": "false",
             "GALLEY_MODELS": orjson.dumps(model).decode(),
         }
         with galley_serve(tmp_path, models_dir, key, **shared) as (url, pid), asking(url, key):
             until(lambda: states(postgresql_url) == ["open"])
             second = make_settings(
-                tmp_path / "two", models_dir, database_url=postgresql_url, embedded_models=False
-            )
+                tmp_path / "two", models_dir, embedded_models=False,
+                database_url=postgresql_url, redis_url=redis_server.url,
+            )  # fmt: skip
             with serving(second):
                 assert states(postgresql_url) == ["open"]
 
@@ -55,6 +59,26 @@ def test_open_requests_are_interrupted_when_their_server_is_dead_and_not_before(
                 silence(postgresql_url)
 
                 until(lambda: states(postgresql_url) == ["interrupted"], BEAT_S + 10)
+
+
+def test_a_second_server_on_one_postgresql_without_redis_is_refused_at_the_start(
+    tmp_path: Path, postgresql_url: str
+) -> None:
+    first = make_settings(
+        tmp_path / "one", tmp_path, database_url=postgresql_url, embedded_models=False
+    )
+    second = environment(tmp_path / "two", database_url=postgresql_url, embedded_models=False)
+    with serving(first):
+        refused = run("serve", "--port", 0, env=second)
+
+    with serving(first) as server:  # nothing is left of either
+        health = server.client.get("/health/ready")
+
+    assert refused.returncode == 2
+    assert "Another server is using postgresql://" in refused.stderr
+    assert "GALLEY_REDIS_URL" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert health.status_code == 200
 
 
 @contextmanager

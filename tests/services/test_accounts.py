@@ -64,6 +64,16 @@ async def test_the_first_start_makes_an_admin_and_one_key_and_tells_it_once(
     assert (admin.email, admin.id) == ("admin@localhost", caller.user_id)
 
 
+async def test_servers_that_start_at_the_same_time_make_one_admin_with_one_key(database: Database):
+    configured = SecretStr(make_key())
+    starting = [Accounts(database.sessions).bootstrap(configured) for _ in range(4)]
+
+    await asyncio.gather(*starting)
+
+    async with database.sessions() as session:
+        assert await count_users(session) == 1
+
+
 async def test_a_configured_key_opens_from_the_first_start_and_is_not_told(accounts: Accounts):
     configured = make_key()
 
