@@ -15,10 +15,9 @@ from pathlib import Path
 from queue import LifoQueue
 from typing import Concatenate, ParamSpec, TypeVar
 
-import numpy as np
 import structlog
 
-from galley.core.errors import BadRequestError, NotFoundError, OverloadedError
+from galley.core.errors import NotFoundError, OverloadedError
 from galley.db.cursors import Page
 from galley.db.engine import BUSY_TIMEOUT_S
 from galley.db.tables import utc_now
@@ -36,14 +35,14 @@ from galley.stores.passages import (
     Status,
 )
 from galley.stores.passages_graph import Graphs
+from galley.stores.passages_ranking import Question, check
 from galley.stores.passages_rows import collection_numbers
-from galley.stores.passages_schema import AT_ONCE, NUMBER_BITS, connect, prepare, transaction
-from galley.stores.passages_search import Question, search
+from galley.stores.passages_schema import AT_ONCE, connect, prepare, transaction
+from galley.stores.passages_search import search
 from galley.stores.passages_tidy import give_up, tidy
 from galley.stores.passages_vectors import Vectors
 
 GRAPH_FROM = 100_000
-MAX_PASSAGES = 1 << NUMBER_BITS
 _READERS = 3
 
 _log = structlog.get_logger(__name__)
@@ -228,7 +227,7 @@ class SqlitePassages:
         count = 0
         try:
             async for piece in slices:
-                _check(piece, staged, count)
+                check(piece, staged.dimensions, count)
                 for at in range(0, len(piece.passages), AT_ONCE):
                     part = slice(at, at + AT_ONCE)
                     passages, vectors = piece.passages[part], piece.vectors[part]
@@ -329,11 +328,3 @@ def _available() -> Generator[None]:
             code="database_unavailable",
             retry_after=1,
         ) from error
-
-
-def _check(piece: Slice, staged: writing.Staged, before: int) -> None:
-    shape = len(piece.passages), staged.dimensions
-    if piece.vectors.shape != shape or not np.isfinite(piece.vectors).all():
-        raise ValueError(f"{piece.vectors.shape} vectors for {shape} passages, or not finite")
-    if before + len(piece.passages) > MAX_PASSAGES:
-        raise BadRequestError("The document has too many passages.", code="document_too_long")

@@ -9,7 +9,7 @@ import pytest
 
 from galley.stores.passages import Combine, Compare, Draft, Filter, Only, Passage, Slice
 from galley.stores.passages_sqlite import SqlitePassages, open_passages
-from galley.stores.passages_words import MAX_TERMS
+from galley.stores.passages_terms import MAX_TERMS
 from tests.stores.library import DIMENSIONS, MODEL, add, ask, collect, slices, vector
 
 pytestmark = pytest.mark.anyio
