@@ -33,6 +33,7 @@ COMMANDS = {
     "invoices": "List, show and save invoices.",
     "cache": "See how well answers are found again.",
     "audit": "Recompute sums, costs and invoices, and name the first that disagrees.",
+    "migrate": "Move this installation from SQLite to PostgreSQL.",
     "prove": "See that the server keeps its promises.",
 }
 

@@ -23,13 +23,13 @@ from galley.stores.passages import (
 T = TypeVar("T")
 
 _COLLECTION = """
-SELECT c.id, c.owner, c.name, c.description, c.metadata, c.model, c.dimensions,
+SELECT c.id, c.owner, c.name, c.description, c.metadata::text, c.model, c.dimensions,
   (SELECT count(*) FROM documents d WHERE d.collection = c.number), c.passages, c.created_at
 FROM collections c
 """
 _DOCUMENT = """
-SELECT d.id, c.id, v.name, v.media_type, v.metadata, v.status, v.error, v.text_hash, v.characters,
-  v.bytes, coalesce(l.passages, 0), d.created_at, d.updated_at
+SELECT d.id, c.id, v.name, v.media_type, v.metadata::text, v.status, v.error, v.text_hash,
+  v.characters, v.bytes, coalesce(l.passages, 0), d.created_at, d.updated_at
 FROM documents d JOIN collections c ON c.number = d.collection
   JOIN document_versions v ON v.id = d.newest LEFT JOIN document_versions l ON l.id = d.live
 """
@@ -133,7 +133,7 @@ async def find_draft(connection: AsyncConnection, owner: str, document_id: str) 
     """The newest version of a document, with its text."""
     values = Values()
     statement = (
-        "SELECT v.name, v.text, v.media_type, v.metadata, v.bytes FROM documents d"  # noqa: S608 - of constants; values are bound
+        "SELECT v.name, v.text, v.media_type, v.metadata::text, v.bytes FROM documents d"  # noqa: S608 - of constants; values are bound
         f" JOIN document_versions v ON v.id = d.newest WHERE d.id = {values(document_id)}"
         f" AND d.owner IN {values.seen_by(owner)}"
     )
@@ -181,8 +181,10 @@ def _condition(filter_: Filter, values: Values) -> str:
 def _comparison(compare: Compare, values: Values) -> str:
     given = compare.value
     wanted: Sequence[Value] = [given] if isinstance(given, str | float | int) else given
+    if not wanted:
+        return "true" if compare.op == "nin" else "false"
     key, operator = values(compare.key), _OPERATORS.get(compare.op, "=")
-    found = " OR ".join(_test(key, operator, value, values) for value in wanted) or "false"
+    found = " OR ".join(_test(key, operator, value, values) for value in wanted)
     return f"NOT ({found})" if compare.op in ("ne", "nin") else f"({found})"
 
 

@@ -58,7 +58,6 @@ async def open_passages(
     memory_bytes: int,
     graph_from: int = GRAPH_FROM,
     busy_timeout_s: float = BUSY_TIMEOUT_S,
-    is_second: bool = False,
     clock: Callable[[], datetime] = utc_now,
 ) -> AsyncGenerator["SqlitePassages"]:
     """Open the file `path`; what a crash left unfinished in it is cleared away.
@@ -68,16 +67,14 @@ async def open_passages(
         graph_from: passages that a collection has when its vectors are indexed; the nearest of
             fewer are found by looking at all.
         busy_timeout_s: how long to wait for another process that is writing.
-        is_second: another process has it open, so what is unfinished may be its work.
     Raises:
         SettingsError: it cannot be opened, or was made by a newer Galley.
     """
     await asyncio.to_thread(prepare, path)
     with ExitStack() as stack:
         writer = stack.enter_context(closing(connect(path, busy_timeout_s=busy_timeout_s)))
-        if not is_second:
-            with transaction(writer):
-                give_up(writer)
+        with transaction(writer):
+            give_up(writer)
         readers = [
             stack.enter_context(closing(connect(path, reading=True))) for _ in range(_READERS)
         ]

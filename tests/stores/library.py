@@ -17,6 +17,10 @@ from galley.stores.passages import (
     Passages,
     Slice,
 )
+from galley.stores.passages_postgres import PostgresPassages
+from galley.stores.passages_sqlite import SqlitePassages
+
+Store = SqlitePassages | PostgresPassages
 
 MODEL = "bag-of-words"
 DIMENSIONS = 64
