@@ -252,17 +252,18 @@ async def show(
     """
     if not await _lock(connection, staged.owner, staged.collection):
         raise no_collection()
-    before = await connection.exec_driver_sql(
+    found = await connection.exec_driver_sql(
         "SELECT d.live, d.newest, coalesce(l.since, l.id, 0), coalesce(n.since, n.id)"
         " FROM documents d JOIN document_versions n ON n.id = d.newest"
         " LEFT JOIN document_versions l ON l.id = d.live"
         " WHERE d.id = $1 AND d.owner = $2 AND d.collection = $3",
         (staged.document_id, staged.owner, staged.collection),
     )
-    rows = before.all()
+    rows = found.all()
     if not rows and staged.replaces:
         raise NotFoundError("The document was deleted meanwhile.", code="document_not_found")
-    live, newest, live_since, newest_since = tuple(rows[0]) if rows else (None, None, 0, 0)
+    before = tuple(rows[0]) if rows else (None, staged.version, 0, 0)
+    live, newest, live_since, newest_since = before
     if live_since > staged.since:
         await discard(connection, staged.version)
         return

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from galley.db.session import open_database
-from galley.stores import passages_postgres, passages_sqlite
 from galley.stores.limiter import Limiter
 from galley.stores.limiter_memory import MemoryLimiter
 from galley.stores.limiter_redis import RedisLimiter
 from tests.redis_server import RedisServer
 from tests.stores.books import Books, Clock
-from tests.stores.library import Store
+from tests.stores.library import Store, open_store
 
 
 @pytest.fixture
@@ -44,23 +42,15 @@ async def limiter(
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def postgresql_or_none(request: pytest.FixtureRequest) -> str | None:
-    """Nothing at first; then a database on PostgreSQL."""
-    return (
-        request.getfixturevalue("postgresql_url_at_head") if request.param == "postgresql" else None
-    )
+def store_place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store of passages is to be, of each kind in turn."""
+    if request.param == "sqlite":
+        return str(tmp_path / "passages.db")
+    return request.getfixturevalue("postgresql_url_at_head")
 
 
 @pytest.fixture
-async def store(postgresql_or_none: str | None, tmp_path: Path) -> AsyncGenerator[Store]:
-    """A store of passages of each kind in turn."""
-    if postgresql_or_none is None:
-        path = tmp_path / "passages.db"
-        async with passages_sqlite.open_passages(path, memory_bytes=10**8) as passages:
-            yield passages
-        return
-    async with (
-        open_database(postgresql_or_none) as database,
-        passages_postgres.open_passages(database) as passages,
-    ):
+async def store(store_place: str) -> AsyncGenerator[Store]:
+    """The same, open."""
+    async with open_store(store_place) as passages:
         yield passages
