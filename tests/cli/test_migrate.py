@@ -101,7 +101,7 @@ def test_a_moved_installation_answers_as_before_to_the_same_key(
             "SELECT count(*), sum(prompt_tokens) FROM api_requests"
         ).fetchone()
     moved = {table["name"]: table for table in printed}
-    assert moved["api_requests"]["rows"] == requests > 5
+    assert moved["api_requests"]["rows"] == requests > 2
     assert moved["api_requests"]["sums"]["prompt_tokens"] == tokens > 0
     assert moved["users"]["rows"] == 2
     assert (moved["documents"]["rows"], moved["passages"]["rows"]) == (2, 2)
