@@ -113,14 +113,14 @@ async def _by_words(
     words = await asyncio.to_thread(asked, text)
     stems = await stemmer.stems(connection, words)
     terms = [stems[word] for word in words]
-    if not terms or not places:
-        return [[] for _ in places]
-    found = await by_words.find(connection, [place.shown.number for place in places], terms)
-
-    def score() -> list[list[Scored]]:
-        return [by_words.score(place.shown, terms, found, within) for place in places]
-
-    return await asyncio.to_thread(score)
+    numbers = [place.shown.number for place in places]
+    scores = [by_words.Scores(place.shown) for place in places]
+    for at in range(0, len(terms) if places else 0, by_words.TERMS_AT_ONCE):
+        part = terms[at : at + by_words.TERMS_AT_ONCE]
+        found = await by_words.find(connection, numbers, part)
+        for score in scores:
+            await asyncio.to_thread(score.add, part, found)
+    return [score.best(within) for score in scores]
 
 
 async def _nearest(

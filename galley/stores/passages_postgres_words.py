@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from struct import Struct
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from galley.stores.passages import Floats
 from galley.stores.passages_ids import NUMBER_BITS
 from galley.stores.passages_postgres_rows import Values, fetch
 from galley.stores.passages_ranking import Scored, best, bm25
@@ -23,6 +21,9 @@ _HIT = Struct("<qHH")
 _HITS = np.dtype([("id", "<i8"), ("count", "<u2"), ("length", "<u2")])
 _MOST = 65_535  # that a passage's length, and a word's count in it, are told apart
 _STEMS_KEPT = 200_000
+
+TERMS_AT_ONCE = 8
+"""Words that are looked up together; of large collections, each may be megabytes."""
 
 # Of each word all that is shown, joined: a row for each passage would cost more than the rest.
 _FOUND = """
@@ -98,31 +99,34 @@ async def find(
     return {(collection, term): hits for collection, term, hits in rows}
 
 
-def score(
-    shown: Shown,
-    terms: Sequence[str],
-    found: Mapping[tuple[int, str], bytes],
-    within: Sequence[int] | None,
-) -> list[Scored]:
-    """Return the best passages of a collection by BM25.
+class Scores:
+    """BM25 of the passages of a collection, word by word."""
 
-    Args:
-        terms: the question's words.
-        within: versions to keep to; None is all.
-    """
-    ids: list[NDArray[np.int64]] = []
-    scores: list[Floats] = []
-    for term in terms:
-        hits = np.frombuffer(found.get((shown.number, term), b""), _HITS)
-        if len(hits):
-            often, mean = hits["count"].astype(np.float32), shown.words / shown.passages
-            ids.append(hits["id"])
-            scores.append(bm25(often, hits["length"], shown=shown.passages, mean_length=mean))
-    if not ids:
-        return []
-    passages, place = np.unique(np.concatenate(ids), return_inverse=True)
-    points = np.bincount(place, np.concatenate(scores)).astype(np.float32)
-    if within is not None:
-        points[~np.isin(passages >> NUMBER_BITS, list(within))] = 0
-    places = best(points, above=0)
-    return list(zip(passages[places].tolist(), points[places].tolist(), strict=True))
+    def __init__(self, shown: Shown) -> None:
+        self._shown = shown
+        self._ids = np.zeros(0, np.int64)
+        self._points = np.zeros(0, np.float64)
+
+    def add(self, terms: Sequence[str], found: Mapping[tuple[int, str], bytes]) -> None:
+        """Add what these words of the question come to."""
+        shown, ids, points = self._shown, [self._ids], [self._points]
+        for term in terms:
+            hits = np.frombuffer(found.get((shown.number, term), b""), _HITS)
+            if len(hits):
+                often, mean = hits["count"].astype(np.float32), shown.words / shown.passages
+                ids.append(hits["id"])
+                points.append(bm25(often, hits["length"], shown=shown.passages, mean_length=mean))
+        self._ids, place = np.unique(np.concatenate(ids), return_inverse=True)
+        self._points = np.bincount(place, np.concatenate(points), len(self._ids))
+
+    def best(self, within: Sequence[int] | None) -> list[Scored]:
+        """Return the best passages.
+
+        Args:
+            within: versions to keep to; None is all.
+        """
+        points = self._points.astype(np.float32)
+        if within is not None:
+            points[~np.isin(self._ids >> NUMBER_BITS, list(within))] = 0
+        places = best(points, above=0)
+        return list(zip(self._ids[places].tolist(), points[places].tolist(), strict=True))
