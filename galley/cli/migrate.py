@@ -11,8 +11,8 @@ from galley.cli.configuration import DataDirOption, read_settings
 from galley.cli.console import ExitCode, JsonOption, err, fail, make_table, out, print_json, say
 from galley.core.settings import Settings, SettingsError
 from galley.db.moving import Moved, MovingError
-from galley.runtime.documents import PASSAGES_FILE
 from galley.services.moving import move
+from galley.stores.passages_schema import FILE
 
 app = typer.Typer(add_completion=False)
 
@@ -55,7 +55,7 @@ async def _migrate(settings: Settings, to: str) -> list[Moved]:
             progress.update(tasks[name], completed=done)
 
         source = settings.database_url.get_secret_value()
-        return await move(source, to, settings.data_dir / PASSAGES_FILE, tell)
+        return await move(source, to, settings.data_dir / FILE, tell)
 
 
 def _show(found: list[Moved]) -> None:

@@ -20,8 +20,7 @@ from galley.services.models import Models
 from galley.services.retrieval import RetrievalService
 from galley.stores import passages_postgres, passages_sqlite
 from galley.stores.passages import Passages
-
-PASSAGES_FILE = "passages.db"
+from galley.stores.passages_schema import FILE
 
 VECTOR_BYTES = 1_000_000_000
 """Vectors that are kept in memory; of what was searched the longest ago, they are read anew."""
@@ -83,7 +82,7 @@ async def _open_passages(settings: Settings, database: Database, stack: AsyncExi
     """Keep them where the database is: in a file beside SQLite's, or in PostgreSQL's tables."""
     if database.path is None:
         return await stack.enter_async_context(passages_postgres.open_passages(database))
-    file = settings.data_dir / PASSAGES_FILE
+    file = settings.data_dir / FILE
     return await stack.enter_async_context(
         passages_sqlite.open_passages(file, memory_bytes=VECTOR_BYTES)
     )

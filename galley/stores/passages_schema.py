@@ -12,6 +12,9 @@ from galley.core.settings import SettingsError
 from galley.db.engine import BUSY_TIMEOUT_S
 
 SCHEMA = 1
+FILE = "passages.db"
+"""Its name in the data directory."""
+
 AT_ONCE = 128
 """Passages that one transaction adds or deletes; some 20 ms."""
 
