@@ -105,14 +105,15 @@ async def _records(
         async for part in rows.partitions(AT_ONCE):
             yield [
                 tuple(
-                    _storable(value if process is None else process(value))
+                    storable(value if process is None else process(value))
                     for value, process in zip(row, processors, strict=True)
                 )
                 for row in part
             ]
 
 
-def _storable(value: Any) -> Any:
+def storable(value: Any) -> Any:
+    """Return a value that PostgreSQL can keep: it has no text with zeros."""
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 
 

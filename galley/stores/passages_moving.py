@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from galley.db.moving import Moved, Tell, agreed
+from galley.db.moving import Moved, Tell, agreed, storable
 from galley.stores import passages_postgres_writing as writing
 from galley.stores.passages import Floats, Passage
 from galley.stores.passages_ids import NUMBER_BITS
@@ -140,7 +140,7 @@ async def _move_rows(source: sqlite3.Connection, target: AsyncConnection) -> Non
                 insert,
                 [
                     tuple(
-                        datetime.fromisoformat(value) if at in moments else value
+                        datetime.fromisoformat(value) if at in moments else storable(value)
                         for at, value in enumerate(row)
                     )
                     for row in rows
