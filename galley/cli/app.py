@@ -34,6 +34,7 @@ COMMANDS = {
     "invoices": "List, show and save invoices.",
     "cache": "See how well answers are found again.",
     "audit": "Recompute sums, costs and invoices, and name the first that disagrees.",
+    "migrate": "Move this installation from SQLite to PostgreSQL, and check that all has arrived.",
     "prove": "See that the server keeps its promises.",
 }
 

@@ -96,6 +96,34 @@ async def open_database(url: str) -> AsyncGenerator[Database]:
 
 
 @asynccontextmanager
+async def hold_database(url: str) -> AsyncGenerator[Database]:
+    """Open `url` as it is, and keep servers off it where it is SQLite's.
+
+    Raises:
+        SettingsError: as for `open_database`, or not there yet, or not at the newest schema.
+    """
+    parsed = parse_url(url)
+    _check_file(parsed)
+    async with AsyncExitStack() as stack:
+        path = None
+        if is_sqlite(parsed):
+            path = stack.enter_context(_own_file(Path(str(parsed.database))))
+        engine = make_engine(parsed, migrating=True)
+        stack.push_async_callback(engine.dispose)
+        try:
+            revision = await migrations.current(engine)
+        except (DBAPIError, OSError) as error:
+            raise _cannot_open(parsed, error) from error
+        if revision != migrations.HEAD:
+            raise SettingsError(
+                f"The database {parsed.render_as_string(hide_password=True)} has the schema of"
+                f" another version ({revision}, not {migrations.HEAD}). Start this version's server"
+                " on it once: galley serve"
+            )
+        yield Database(engine, Sessions(engine), path)
+
+
+@asynccontextmanager
 async def visit_database(url: str) -> AsyncGenerator[Sessions]:
     """Open `url` beside the server that may be using it: no lock, no migrations.
 

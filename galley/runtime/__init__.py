@@ -157,7 +157,7 @@ async def open_runtime(
         dispatch, pictures = Dispatch(), _open_pictures(models, stack)
         vectors, answers = _open_caches(settings, models, stack)
         documents = await open_documents(
-            settings, models, meter, dispatch, stack,
+            settings, database, models, meter, dispatch, stack,
             lambda caller, document_ids: index_later(runtime.jobs, caller, document_ids),
             is_worker=is_worker,
         )  # fmt: skip

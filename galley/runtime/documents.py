@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from galley.core.settings import Settings
+from galley.db.session import Database
 from galley.services.dispatch import Dispatch
 from galley.services.documentation import Documentation, documentation_folder
 from galley.services.documents import DocumentService, Submit
@@ -17,7 +18,9 @@ from galley.services.indexing import Indexer
 from galley.services.metering import Meter
 from galley.services.models import Models
 from galley.services.retrieval import RetrievalService
-from galley.stores.passages_sqlite import SqlitePassages, open_passages
+from galley.stores import passages_postgres, passages_sqlite
+from galley.stores.passages import Passages
+from galley.stores.passages_schema import FILE
 
 VECTOR_BYTES = 1_000_000_000
 """Vectors that are kept in memory; of what was searched the longest ago, they are read anew."""
@@ -27,7 +30,7 @@ VECTOR_BYTES = 1_000_000_000
 class Documents:
     """All that has to do with documents. `incoming` is for files that are being read."""
 
-    passages: SqlitePassages
+    passages: Passages
     service: DocumentService
     retrieval: RetrievalService
     grounding: GroundingService
@@ -38,6 +41,7 @@ class Documents:
 
 async def open_documents(
     settings: Settings,
+    database: Database,
     models: Models,
     meter: Meter,
     dispatch: Dispatch,
@@ -53,11 +57,7 @@ async def open_documents(
     Args:
         submit: makes jobs of the kind `index_documents`.
     """
-    passages = await stack.enter_async_context(
-        open_passages(
-            settings.data_dir / "passages.db", memory_bytes=VECTOR_BYTES, is_second=is_worker
-        )
-    )
+    passages = await _open_passages(settings, database, stack)
     incoming = settings.data_dir / "incoming"
     if not is_worker:
         await asyncio.to_thread(_empty, incoming)
@@ -75,6 +75,16 @@ async def open_documents(
         IndexJob(passages, indexer, meter),
         documentation,
         incoming,
+    )
+
+
+async def _open_passages(settings: Settings, database: Database, stack: AsyncExitStack) -> Passages:
+    """Keep them where the database is: in a file beside SQLite's, or in PostgreSQL's tables."""
+    if database.path is None:
+        return await stack.enter_async_context(passages_postgres.open_passages(database))
+    file = settings.data_dir / FILE
+    return await stack.enter_async_context(
+        passages_sqlite.open_passages(file, memory_bytes=VECTOR_BYTES)
     )
 
 

@@ -34,7 +34,7 @@ def _not_blank(query: str) -> str:
 
 class CollectionCreate(Request):
     name: CollectionName
-    description: str | None = Field(default=None, max_length=1_000)
+    description: str | None = Field(default=None, max_length=1_000, pattern=r"^[^\x00]*$")
     metadata: Metadata = Field(default_factory=dict[str, Any])
     model: str = Field(
         default="galley/embeddings",

@@ -13,6 +13,7 @@ from galley.core.errors import ConflictError, GalleyError, NotFoundError
 from galley.engines.base import Embedder, Floats
 from galley.services.extraction import MEDIA_TYPES, clean
 from galley.services.indexing import cut, embedded
+from galley.services.job_kinds import derived_id
 from galley.services.models import Models
 from galley.stores.passages import (
     EVERYONE,
@@ -83,10 +84,9 @@ class Documentation:
         for draft in changed:
             slices: AsyncGenerator[Slice] = _slices(engine, draft)
             before = known.get(draft.name)
+            document_id = before.id if before else _page_id(place, draft.name)
             async with aclosing(slices):
-                await self._passages.put(
-                    EVERYONE, place.id, draft, slices, document_id=before.id if before else None
-                )
+                await self._passages.put(EVERYONE, place.id, draft, slices, document_id=document_id)
         for name in known.keys() - {draft.name for draft in drafts}:
             await self._passages.remove(EVERYONE, known[name].id)
         if changed:
@@ -132,6 +132,11 @@ def read_pages(folder: Path) -> list[Draft]:
         )
         for path in sorted(folder.rglob("*.md"))
     ]
+
+
+def _page_id(place: Collection, name: str) -> str:
+    """Return a page's id: the same to all servers that share the collection and start together."""
+    return derived_id(int(place.created_at.timestamp() * 1000), place.id, name)
 
 
 def _differs(draft: Draft, known: Document | None) -> bool:

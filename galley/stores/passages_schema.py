@@ -1,7 +1,6 @@
 """The tables of the passages' file, and connections to it.
 
-A passage's id is its version's, shifted, and its number: what belongs to a version is a range of
-ids. What nothing shows any more is named in `trash` and deleted bit by bit.
+What nothing shows any more is named in `trash` and deleted bit by bit.
 """
 
 import sqlite3
@@ -13,8 +12,8 @@ from galley.core.settings import SettingsError
 from galley.db.engine import BUSY_TIMEOUT_S
 
 SCHEMA = 1
-NUMBER_BITS = 20
-"""Of a passage's id; a document has no more passages than they can count."""
+FILE = "passages.db"
+"""Its name in the data directory."""
 
 AT_ONCE = 128
 """Passages that one transaction adds or deletes; some 20 ms."""
@@ -145,8 +144,3 @@ def reading(connection: sqlite3.Connection) -> Generator[None]:
         yield
     finally:
         connection.execute("ROLLBACK")
-
-
-def span(version: int) -> tuple[int, int]:
-    """Return the first and the last id that passages of `version` may have."""
-    return version << NUMBER_BITS, ((version + 1) << NUMBER_BITS) - 1

@@ -2,26 +2,24 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from galley.stores.passages import EVERYONE, Floats, Found, Only
+from galley.stores.passages import EVERYONE, Floats, Found
 from galley.stores.passages_graph import Graphs
+from galley.stores.passages_ids import NUMBER_BITS
+from galley.stores.passages_ranking import CANDIDATES, Question, Scored, best, fuse
 from galley.stores.passages_rows import chosen
-from galley.stores.passages_schema import NUMBER_BITS, reading
+from galley.stores.passages_schema import reading
+from galley.stores.passages_terms import asked
 from galley.stores.passages_vectors import Integers, Vectors, View
-from galley.stores.passages_words import asked, score
-
-CANDIDATES = 100
-"""How many each ranking brings to the fusion."""
+from galley.stores.passages_words import score
 
 _OVERFETCH = 2  # of an index, for what is not shown any more
 _MOST_OTHERS = 20_000  # passages that are not in an index
-_K = 60
 _ATTEMPTS = 100
 
 # The joins are in the order in which they are to be done: few passages, then what they are of.
@@ -33,21 +31,6 @@ FROM json_each(?) j CROSS JOIN passages p ON p.id = j.value
   CROSS JOIN collections c ON c.number = d.collection
 WHERE d.owner IN (?, ?)
 """  # noqa: S608 - of a constant; values are bound
-
-_Scored: TypeAlias = tuple[int, float]
-"""A passage and its score."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What `Passages.search` is asked."""
-
-    owner: str
-    collection_ids: Sequence[str]
-    text: str
-    vectors: Mapping[str, Floats]
-    limit: int
-    only: Only | None
 
 
 def search(
@@ -97,18 +80,21 @@ def _search(
     connection: sqlite3.Connection, graphs: Graphs, places: Sequence[_Place], question: Question
 ) -> list[Found]:
     words = asked(question.text)
-    dense, bm25, cosines = list[_Scored](), list[_Scored](), dict[int, float]()
+    dense, worded, cosines = list[Scored](), list[Scored](), dict[int, float]()
     for place in places:
         view, vector = place.view, question.vectors.get(place.model)
         points = score(connection, place.number, view, words)
-        with_words = np.sort(_best(np.where(place.within, points, 0), above=0))
-        bm25 += _scored(view, with_words, points[with_words])
+        with_words = np.sort(best(np.where(place.within, points, 0), above=0))
+        worded += _scored(view, with_words, points[with_words])
         if vector is not None:
             dense += _scored(view, *_nearest(graphs, place, vector))
             theirs = view.cosines_at(vector, with_words).tolist()
             cosines |= zip(view.ids(with_words), theirs, strict=True)
-    cosines |= dense
-    return _told(connection, question, cosines, _ranked(dense), _ranked(bm25), dict(bm25))
+    ranking = fuse(dense, worded, cosines)
+    wanted = ranking.best(question.limit)
+    rows = connection.execute(_PASSAGES, (json.dumps(wanted), question.owner, EVERYONE))
+    told = {row[0]: row[1:] for row in rows}
+    return [ranking.found(id_, told[id_]) for id_ in wanted]
 
 
 def _nearest(graphs: Graphs, place: _Place, vector: Floats) -> tuple[Integers, Floats]:
@@ -123,61 +109,12 @@ def _nearest(graphs: Graphs, place: _Place, vector: Floats) -> tuple[Integers, F
         if len(near) >= CANDIDATES and len(others) <= _MOST_OTHERS:
             near = np.sort(np.concatenate([near, others]))
             cosines = view.cosines_at(vector, near)
-            best = _best(cosines, above=-np.inf)
-            return near[best], cosines[best]
+            places = best(cosines, above=-np.inf)
+            return near[places], cosines[places]
     cosines = view.cosines(vector, place.within)
-    best = _best(cosines, above=-np.inf)
-    return best, cosines[best]
+    places = best(cosines, above=-np.inf)
+    return places, cosines[places]
 
 
-def _best(scores: Floats, *, above: float) -> Integers:
-    """Return the places of the best scores."""
-    (places,) = (scores > above).nonzero()
-    if len(places) > CANDIDATES:
-        places = places[np.argpartition(scores[places], -CANDIDATES)[-CANDIDATES:]]
-    return places
-
-
-def _scored(view: View, places: Integers, scores: Floats) -> list[_Scored]:
+def _scored(view: View, places: Integers, scores: Floats) -> list[Scored]:
     return list(zip(view.ids(places), scores.tolist(), strict=True))
-
-
-def _ranked(scores: list[_Scored]) -> dict[int, int]:
-    """Return the rank of each, from 1; those of equal scores in the order of their ids."""
-    scores.sort(key=lambda item: (-item[1], item[0]))
-    return {id_: rank for rank, (id_, _) in enumerate(scores[:CANDIDATES], 1)}
-
-
-def _fused(dense: Mapping[int, int], bm25: Mapping[int, int]) -> dict[int, float]:
-    """Return half the sum of 61 / (60 + rank) for each: 1 for the first in both."""
-    found = {id_: (_K + 1) / (_K + rank) / 2 for id_, rank in dense.items()}
-    for id_, rank in bm25.items():
-        found[id_] = found.get(id_, 0.0) + (_K + 1) / (_K + rank) / 2
-    return found
-
-
-def _told(
-    connection: sqlite3.Connection,
-    question: Question,
-    cosines: Mapping[int, float],
-    dense: Mapping[int, int],
-    bm25: Mapping[int, int],
-    points: Mapping[int, float],
-) -> list[Found]:
-    """Return the best passages of both rankings; of equal ones, the nearer first."""
-    scores = _fused(dense, bm25)
-    order = sorted(scores, key=lambda id_: (-scores[id_], -cosines.get(id_, 0.0), id_))
-    best = order[: question.limit]
-    rows = connection.execute(_PASSAGES, (json.dumps(best), question.owner, EVERYONE))
-    told = {row[0]: row[1:] for row in rows}
-    found: list[Found] = []
-    for id_ in best:
-        collection_id, document_id, name, metadata, *rest = told[id_]
-        found.append(
-            Found(
-                collection_id, document_id, name, json.loads(metadata),
-                id_ & ((1 << NUMBER_BITS) - 1), *rest, score=scores[id_], dense=cosines.get(id_),
-                bm25=points.get(id_), dense_rank=dense.get(id_), bm25_rank=bm25.get(id_),
-            )
-        )  # fmt: skip
-    return found

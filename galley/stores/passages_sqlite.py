@@ -15,10 +15,9 @@ from pathlib import Path
 from queue import LifoQueue
 from typing import Concatenate, ParamSpec, TypeVar
 
-import numpy as np
 import structlog
 
-from galley.core.errors import BadRequestError, NotFoundError, OverloadedError
+from galley.core.errors import NotFoundError, OverloadedError
 from galley.db.cursors import Page
 from galley.db.engine import BUSY_TIMEOUT_S
 from galley.db.tables import utc_now
@@ -36,14 +35,14 @@ from galley.stores.passages import (
     Status,
 )
 from galley.stores.passages_graph import Graphs
+from galley.stores.passages_ranking import Question, check
 from galley.stores.passages_rows import collection_numbers
-from galley.stores.passages_schema import AT_ONCE, NUMBER_BITS, connect, prepare, transaction
-from galley.stores.passages_search import Question, search
+from galley.stores.passages_schema import AT_ONCE, connect, prepare, transaction
+from galley.stores.passages_search import search
 from galley.stores.passages_tidy import give_up, tidy
 from galley.stores.passages_vectors import Vectors
 
 GRAPH_FROM = 100_000
-MAX_PASSAGES = 1 << NUMBER_BITS
 _READERS = 3
 
 _log = structlog.get_logger(__name__)
@@ -59,7 +58,6 @@ async def open_passages(
     memory_bytes: int,
     graph_from: int = GRAPH_FROM,
     busy_timeout_s: float = BUSY_TIMEOUT_S,
-    is_second: bool = False,
     clock: Callable[[], datetime] = utc_now,
 ) -> AsyncGenerator["SqlitePassages"]:
     """Open the file `path`; what a crash left unfinished in it is cleared away.
@@ -69,16 +67,14 @@ async def open_passages(
         graph_from: passages that a collection has when its vectors are indexed; the nearest of
             fewer are found by looking at all.
         busy_timeout_s: how long to wait for another process that is writing.
-        is_second: another process has it open, so what is unfinished may be its work.
     Raises:
         SettingsError: it cannot be opened, or was made by a newer Galley.
     """
     await asyncio.to_thread(prepare, path)
     with ExitStack() as stack:
         writer = stack.enter_context(closing(connect(path, busy_timeout_s=busy_timeout_s)))
-        if not is_second:
-            with transaction(writer):
-                give_up(writer)
+        with transaction(writer):
+            give_up(writer)
         readers = [
             stack.enter_context(closing(connect(path, reading=True))) for _ in range(_READERS)
         ]
@@ -228,7 +224,7 @@ class SqlitePassages:
         count = 0
         try:
             async for piece in slices:
-                _check(piece, staged, count)
+                check(piece, staged.dimensions, count)
                 for at in range(0, len(piece.passages), AT_ONCE):
                     part = slice(at, at + AT_ONCE)
                     passages, vectors = piece.passages[part], piece.vectors[part]
@@ -329,11 +325,3 @@ def _available() -> Generator[None]:
             code="database_unavailable",
             retry_after=1,
         ) from error
-
-
-def _check(piece: Slice, staged: writing.Staged, before: int) -> None:
-    shape = len(piece.passages), staged.dimensions
-    if piece.vectors.shape != shape or not np.isfinite(piece.vectors).all():
-        raise ValueError(f"{piece.vectors.shape} vectors for {shape} passages, or not finite")
-    if before + len(piece.passages) > MAX_PASSAGES:
-        raise BadRequestError("The document has too many passages.", code="document_too_long")

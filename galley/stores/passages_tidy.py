@@ -6,8 +6,10 @@ Then it joins the parts of the index of words: a word is looked up in each of th
 import sqlite3
 from itertools import chain
 
-from galley.stores.passages_schema import AT_ONCE, span
-from galley.stores.passages_words import indexed, split
+from galley.stores.passages_ids import span
+from galley.stores.passages_schema import AT_ONCE
+from galley.stores.passages_terms import split
+from galley.stores.passages_words import indexed
 
 _DOCUMENTS_AT_ONCE = 500
 _PAGES_AT_ONCE = 64  # of the index of words; some 10 ms

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galley.stores.passages import Floats
-from galley.stores.passages_schema import NUMBER_BITS, span
+from galley.stores.passages_ids import NUMBER_BITS, span
 
 Integers = NDArray[np.int64]
 

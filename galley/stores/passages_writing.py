@@ -1,40 +1,28 @@
 """What changes the passages' file, in steps of a few milliseconds: each is one transaction."""
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import numpy as np
 
-from galley.core.errors import ConflictError, NotFoundError
+from galley.core.errors import NotFoundError
 from galley.db.tables import new_id
 from galley.stores.passages import Draft, Floats, NewCollection, Passage
+from galley.stores.passages_drafts import (
+    Staged,
+    collection_exists,
+    described,
+    given_up,
+    no_collection,
+    no_document,
+)
+from galley.stores.passages_ids import NUMBER_BITS
 from galley.stores.passages_rows import find_draft
-from galley.stores.passages_schema import NUMBER_BITS
+from galley.stores.passages_terms import split
 from galley.stores.passages_tidy import discard
-from galley.stores.passages_words import indexed, split
-
-
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """A version that is being written and that nothing shows yet.
-
-    Args:
-        since: how new its text is: the version that brought it.
-        replaces: the document is there already, and must not be deleted meanwhile.
-    """
-
-    version: int
-    owner: str
-    collection: int
-    dimensions: int
-    document_id: str
-    since: int
-    replaces: bool
+from galley.stores.passages_words import indexed
 
 
 def add_collection(
@@ -56,9 +44,7 @@ def add_collection(
             ),
         )  # fmt: skip
     except sqlite3.IntegrityError:
-        raise ConflictError(
-            f"There is a collection {new.name!r} already.", code="collection_exists"
-        ) from None
+        raise collection_exists(new) from None
 
 
 def drop_collection(
@@ -99,27 +85,21 @@ def add_version(
         "SELECT owner, collection FROM documents WHERE id = ?", (document_id,)
     ).fetchone()
     if found is None:
-        raise _no_collection()
+        raise no_collection()
     collection, dimensions = found
     if known not in (None, (owner, collection)):
-        raise NotFoundError("There is no such document.", code="document_not_found")
+        raise no_document()
     document_id = document_id or new_id()
     (version,) = connection.execute(
         "INSERT INTO versions (collection, document, since, status, name, media_type, metadata,"
         " text_hash, characters, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
-        (collection, document_id, since, status, *_described(draft)),
+        (collection, document_id, since, status, *described(draft)),
     ).fetchone()
     connection.execute("INSERT INTO texts VALUES (?, ?)", (version, draft.text))
     return Staged(
         version=version, owner=owner, collection=collection, dimensions=dimensions,
         document_id=document_id, since=since or version, replaces=known is not None,
     )  # fmt: skip
-
-
-def _described(draft: Draft) -> tuple[Any, ...]:
-    digest = hashlib.sha256(draft.text.encode()).hexdigest()
-    metadata = json.dumps(dict(draft.metadata))
-    return draft.name, draft.media_type, metadata, digest, len(draft.text), draft.bytes
 
 
 def queue(
@@ -166,7 +146,7 @@ def take_up(connection: sqlite3.Connection, owner: str, document_id: str) -> Sta
     ).fetchone()
     draft = find_draft(connection, owner, document_id)
     if row is None or draft is None:
-        raise NotFoundError("There is no such document.", code="document_not_found")
+        raise no_document()
     version, status, collection_id = row
     if status != "queued":
         return None
@@ -191,7 +171,7 @@ def stage(
         "SELECT 1 FROM versions WHERE id = ? AND status = 'staged'", (staged.version,)
     ).fetchone()
     if known is None:
-        raise _given_up()
+        raise given_up()
     begin = (staged.version << NUMBER_BITS) + first
     words = [split(f"{passage.context} {passage.text}") for passage in passages]
     connection.executemany(
@@ -233,7 +213,7 @@ def show(connection: sqlite3.Connection, staged: Staged, passages: int, now: str
         (passages, staged.version),
     )
     if not changed.rowcount:
-        raise _given_up()
+        raise given_up()
     connection.execute(
         "INSERT INTO documents (id, owner, collection, live, newest, created_at, updated_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
@@ -252,7 +232,7 @@ def _touch(connection: sqlite3.Connection, staged: Staged) -> None:
         (staged.collection, staged.owner),
     )
     if not changed.rowcount:
-        raise _no_collection()
+        raise no_collection()
 
 
 def drop_document(connection: sqlite3.Connection, owner: str, document_id: str) -> bool:
@@ -282,11 +262,3 @@ def fail(
     )
     if changed.rowcount:
         connection.execute("UPDATE documents SET updated_at = ? WHERE id = ?", (now, document_id))
-
-
-def _given_up() -> ConflictError:
-    return ConflictError("The document was given up; add it again.", code="document_given_up")
-
-
-def _no_collection() -> NotFoundError:
-    return NotFoundError("There is no such collection.", code="collection_not_found")

@@ -425,3 +425,9 @@ def test_a_stranger_is_turned_away_before_their_file_is_read(bare: LiveServer) -
     answer = httpx2.post(f"{bare.url}/v1/documents", files={"file": ("a.txt", b"word")})
 
     assert answer.status_code == 401
+
+
+def test_a_description_that_postgresql_could_not_keep_is_refused(client: httpx2.Client) -> None:
+    answer = client.post("/v1/collections", json={"name": "x", "description": "a\0b"})
+
+    assert answer.status_code == 422

@@ -85,7 +85,7 @@ async def open_shelf(data_dir: Path, models_dir: Path) -> AsyncGenerator[Shelf]:
         apart = data_dir / "shelf"
         apart.mkdir()
         documents = await open_documents(
-            make_settings(apart, models_dir),
+            make_settings(apart, models_dir), runtime.database,
             runtime.models, runtime.meter, Dispatch(), stack, submit,
         )  # fmt: skip
         owner = Caller(admin.user_id, admin.key_id, scopes=frozenset(SCOPES))

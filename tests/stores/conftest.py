@@ -1,6 +1,7 @@
-"""What the tests of this room share: a clock, books, and limiters of both kinds."""
+"""What the tests of this room share: a clock, books, limiters and passages."""
 
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from galley.stores.limiter_memory import MemoryLimiter
 from galley.stores.limiter_redis import RedisLimiter
 from tests.redis_server import RedisServer
 from tests.stores.books import Books, Clock
+from tests.stores.library import Store, open_store
 
 
 @pytest.fixture
@@ -37,3 +39,18 @@ async def limiter(
         yield limiter
         assert limiter.problem is None
         await limiter.aclose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store of passages is to be, of each kind in turn."""
+    if request.param == "sqlite":
+        return str(tmp_path / "passages.db")
+    return request.getfixturevalue("postgresql_url_at_head")
+
+
+@pytest.fixture
+async def store(store_place: str) -> AsyncGenerator[Store]:
+    """The same, open."""
+    async with open_store(store_place) as passages:
+        yield passages

@@ -2,9 +2,13 @@
 
 import zlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import numpy as np
 
+from galley.db.session import open_database
+from galley.stores import passages_postgres, passages_sqlite
 from galley.stores.passages import (
     Collection,
     Document,
@@ -17,9 +21,28 @@ from galley.stores.passages import (
     Passages,
     Slice,
 )
+from galley.stores.passages_postgres import PostgresPassages
+from galley.stores.passages_sqlite import SqlitePassages
+
+Store = SqlitePassages | PostgresPassages
 
 MODEL = "bag-of-words"
 DIMENSIONS = 64
+
+
+@asynccontextmanager
+async def open_store(place: str) -> AsyncGenerator[Store]:
+    """Open a store where `place` says: the URL of a PostgreSQL at the newest schema, or a file."""
+    if "://" not in place:
+        path = Path(place)
+        async with passages_sqlite.open_passages(path, memory_bytes=10**8) as passages:
+            yield passages
+        return
+    async with (
+        open_database(place) as database,
+        passages_postgres.open_passages(database) as passages,
+    ):
+        yield passages
 
 
 def vector(text: str) -> Floats:

@@ -13,19 +13,13 @@ import pytest
 from galley.core.errors import BadRequestError, ConflictError, NotFoundError, OverloadedError
 from galley.db.tables import new_id
 from galley.stores.passages import EVERYONE, Draft, Passage, Passages, Slice
-from galley.stores.passages_sqlite import SqlitePassages, open_passages
-from tests.stores.library import DIMENSIONS, add, ask, collect, draft, passages, slices
+from galley.stores.passages_sqlite import open_passages
+from tests.stores.library import DIMENSIONS, Store, add, ask, collect, draft, passages, slices
 
 pytestmark = pytest.mark.anyio
 
 TIDE = ["The tide rises twice a day.", "The moon pulls the water.", "Harbours keep tables of it."]
 BREAD = ["Dough rests for an hour.", "The oven is heated first."]
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncGenerator[SqlitePassages]:
-    async with open_passages(tmp_path / "passages.db", memory_bytes=10**8) as passages:
-        yield passages
 
 
 async def test_a_collection_is_found_by_its_id_and_by_its_name(store: Passages):
@@ -94,7 +88,7 @@ async def test_half_a_document_is_never_seen(store: Passages):
 
 @pytest.mark.parametrize("ending", [RuntimeError, asyncio.CancelledError])
 async def test_a_document_that_breaks_off_leaves_everything_as_it_was(
-    store: SqlitePassages, ending: type[BaseException]
+    store: Store, ending: type[BaseException]
 ):
     library = await collect(store, "ann")
     old = await add(store, library, "notes.txt", TIDE)
@@ -114,7 +108,7 @@ async def test_a_document_that_breaks_off_leaves_everything_as_it_was(
     assert (await store.documents("ann")).rows == [old]
 
 
-async def test_a_put_that_is_cancelled_happened_whole_or_not_at_all(store: SqlitePassages):
+async def test_a_put_that_is_cancelled_happened_whole_or_not_at_all(store: Store):
     library = await collect(store, "ann")
     ids = [new_id() for _ in range(40)]
 
@@ -203,7 +197,7 @@ async def test_a_text_that_is_accepted_while_an_older_one_is_indexed_waits_its_t
 
 
 @pytest.mark.parametrize("gone", ["document", "collection"])
-async def test_what_is_deleted_while_it_is_indexed_stays_deleted(store: SqlitePassages, gone: str):
+async def test_what_is_deleted_while_it_is_indexed_stays_deleted(store: Store, gone: str):
     library = await collect(store, "ann")
     document = await add(store, library, "tide.txt", TIDE)
 
@@ -290,7 +284,7 @@ async def test_a_document_without_passages_is_kept_and_never_found(store: Passag
     assert await ask(store, library, "anything") == []
 
 
-async def test_vectors_that_do_not_fit_are_refused_and_leave_nothing(store: SqlitePassages):
+async def test_vectors_that_do_not_fit_are_refused_and_leave_nothing(store: Store):
     library = await collect(store, "ann")
 
     async def wrong(rows: int, columns: int, value: float) -> AsyncGenerator[Slice]:

@@ -11,7 +11,7 @@ import pytest
 
 from galley.core.settings import SettingsError
 from galley.stores.passages_sqlite import open_passages
-from tests.stores.library import ask
+from tests.stores.library import ask, open_store
 from tests.stores.put_forever import PASSAGES, WRITERS, sentences
 
 pytestmark = pytest.mark.anyio
@@ -20,10 +20,10 @@ PUT_FOREVER = Path(__file__).with_name("put_forever.py")
 ENOUGH = 40
 
 
-def kill_while_putting(path: Path, after_s: float) -> dict[str, int]:
+def kill_while_putting(place: str, after_s: float) -> dict[str, int]:
     """Kill a store under load; returns the last version of each document that it told of."""
     with subprocess.Popen(
-        [sys.executable, PUT_FOREVER, path], stdout=subprocess.PIPE, text=True
+        [sys.executable, PUT_FOREVER, place], stdout=subprocess.PIPE, text=True
     ) as writer:
         assert writer.stdout
         lines = [writer.stdout.readline() for _ in range(ENOUGH)]
@@ -36,12 +36,10 @@ def kill_while_putting(path: Path, after_s: float) -> dict[str, int]:
 
 # Each falls into another step: a version, its passages, its being shown, the old one's deletion.
 @pytest.mark.parametrize("after_s", [0.0, 0.004, 0.009])
-async def test_after_kill_9_every_document_is_there_whole(tmp_path: Path, after_s: float):
-    path = tmp_path / "passages.db"
+async def test_after_kill_9_every_document_is_there_whole(store_place: str, after_s: float):
+    told = kill_while_putting(store_place, after_s)
 
-    told = kill_while_putting(path, after_s)
-
-    async with open_passages(path, memory_bytes=10**8) as store:
+    async with open_store(store_place) as store:
         library = await store.collection("ann", "library")
         assert library is not None
         documents = (await store.documents("ann")).rows
@@ -53,8 +51,17 @@ async def test_after_kill_9_every_document_is_there_whole(tmp_path: Path, after_
         texts = [passage.text for passage in found if passage.document_id == document.id]
         assert int(document.name) >= told.get(document.id, 0)
         assert sorted(texts) == sorted(sentences(int(document.name)))
-    with closing(sqlite3.connect(path)) as file:  # nothing else is left of what was half done
-        whole = len(documents)
+
+
+async def test_nothing_is_left_in_the_file_of_what_was_half_done(tmp_path: Path):
+    path = tmp_path / "passages.db"
+
+    kill_while_putting(str(path), 0.002)
+
+    async with open_store(str(path)) as store:
+        whole = len((await store.documents("ann")).rows)
+        await store.tidied()
+    with closing(sqlite3.connect(path)) as file:
         assert file.execute("SELECT count(*) FROM versions").fetchone() == (whole,)
         assert file.execute("SELECT count(*) FROM texts").fetchone() == (whole,)
         assert file.execute("SELECT count(*) FROM passages").fetchone() == (whole * PASSAGES,)

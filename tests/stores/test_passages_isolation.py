@@ -1,27 +1,17 @@
 """Two owners with the same names and the same texts: nothing of one reaches the other."""
 
-from collections.abc import AsyncGenerator
-from pathlib import Path
-
 import pytest
 
 from galley.core.errors import NotFoundError
 from galley.stores.passages import Only
-from galley.stores.passages_sqlite import SqlitePassages, open_passages
-from tests.stores.library import add, ask, collect, draft, slices
+from tests.stores.library import Store, add, ask, collect, draft, slices
 
 pytestmark = pytest.mark.anyio
 
 TEXT = ["The vault opens with the word walnut.", "Nobody else knows the word."]
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncGenerator[SqlitePassages]:
-    async with open_passages(tmp_path / "passages.db", memory_bytes=10**8) as passages:
-        yield passages
-
-
-async def test_each_finds_their_own_under_the_same_names(store: SqlitePassages):
+async def test_each_finds_their_own_under_the_same_names(store: Store):
     made = {}
     for owner in ("ann", "bob"):
         library = await collect(store, owner)
@@ -35,7 +25,7 @@ async def test_each_finds_their_own_under_the_same_names(store: SqlitePassages):
         assert (await store.collection(owner, "library")) is not None
 
 
-async def test_ids_of_another_owner_are_ids_of_nothing(store: SqlitePassages):
+async def test_ids_of_another_owner_are_ids_of_nothing(store: Store):
     library = await collect(store, "ann")
     document = await add(store, library, "secret.txt", TEXT)
     queued = await store.accept("ann", library.id, draft("later.txt", TEXT))
@@ -63,7 +53,7 @@ async def test_ids_of_another_owner_are_ids_of_nothing(store: SqlitePassages):
     assert await store.document("ann", document.id) == document
 
 
-async def test_what_others_write_changes_neither_ranking_nor_scores(store: SqlitePassages):
+async def test_what_others_write_changes_neither_ranking_nor_scores(store: Store):
     library = await collect(store, "ann")
     await add(store, library, "secret.txt", TEXT)
     before = await ask(store, library, "which word opens the vault")
@@ -76,7 +66,7 @@ async def test_what_others_write_changes_neither_ranking_nor_scores(store: Sqlit
 
 
 async def test_a_search_of_several_collections_keeps_to_those_that_are_seen(
-    store: SqlitePassages,
+    store: Store,
 ):
     theirs, own = await collect(store, "bob"), await collect(store, "ann")
     await add(store, theirs, "secret.txt", TEXT)

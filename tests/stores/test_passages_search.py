@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from galley.stores.passages import Combine, Compare, Draft, Filter, Only, Passage, Slice
-from galley.stores.passages_sqlite import SqlitePassages, open_passages
-from galley.stores.passages_words import MAX_TERMS
-from tests.stores.library import DIMENSIONS, MODEL, add, ask, collect, slices, vector
+from galley.stores.passages_sqlite import open_passages
+from galley.stores.passages_terms import MAX_TERMS
+from tests.stores.library import DIMENSIONS, MODEL, Store, add, ask, collect, slices, vector
 
 pytestmark = pytest.mark.anyio
 
@@ -32,13 +32,7 @@ MANUAL = {
 }
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncGenerator[SqlitePassages]:
-    async with open_passages(tmp_path / "passages.db", memory_bytes=10**8) as passages:
-        yield passages
-
-
-async def by_words(store: SqlitePassages, text: str) -> list[str]:
+async def by_words(store: Store, text: str) -> list[str]:
     """Search without a vector, in everything that there is."""
     ids = [collection.id for collection in (await store.collections("ann")).rows]
     found = await store.search("ann", ids, text=text, vectors={}, limit=10)
@@ -57,7 +51,7 @@ async def by_words(store: SqlitePassages, text: str) -> list[str]:
     ],
 )
 async def test_the_passage_that_answers_comes_first(
-    store: SqlitePassages, question: str, document: str, number: int
+    store: Store, question: str, document: str, number: int
 ):
     library = await collect(store, "ann")
     for name, sentences in MANUAL.items():
@@ -69,7 +63,7 @@ async def test_the_passage_that_answers_comes_first(
     assert [passage.score for passage in found] == sorted((p.score for p in found), reverse=True)
 
 
-async def test_scores_and_ranks_say_why_a_passage_was_found(store: SqlitePassages):
+async def test_scores_and_ranks_say_why_a_passage_was_found(store: Store):
     library = await collect(store, "ann")
     await add(store, library, "models", MANUAL["models"])
 
@@ -89,7 +83,7 @@ async def test_scores_and_ranks_say_why_a_passage_was_found(store: SqlitePassage
         assert (passage.bm25 is None) == (passage.bm25_rank is None)
 
 
-async def test_bm25_is_that_of_the_formula(store: SqlitePassages):
+async def test_bm25_is_that_of_the_formula(store: Store):
     library = await collect(store, "ann")
     texts = ["tide tide tide tide moon", "tide harbour", "bread oven flour yeast"]
     await add(store, library, "a", texts)
@@ -105,7 +99,7 @@ async def test_bm25_is_that_of_the_formula(store: SqlitePassages):
     assert found == pytest.approx(expected | {texts[2]: None})
 
 
-async def test_words_are_found_in_other_forms_cases_and_accents(store: SqlitePassages):
+async def test_words_are_found_in_other_forms_cases_and_accents(store: Store):
     library = await collect(store, "ann")
     texts = ["Café menus were RUNNING out.", "The naïve approach", "東京の天気は晴れです"]
     await add(store, library, "a", texts)
@@ -116,7 +110,7 @@ async def test_words_are_found_in_other_forms_cases_and_accents(store: SqlitePas
     assert await by_words(store, "天気") == [texts[2]]
 
 
-async def test_function_words_are_passed_over_unless_there_is_nothing_else(store: SqlitePassages):
+async def test_function_words_are_passed_over_unless_there_is_nothing_else(store: Store):
     library = await collect(store, "ann")
     await add(store, library, "a", ["To be or not to be.", "The tide of the sea is in the bay."])
 
@@ -124,7 +118,7 @@ async def test_function_words_are_passed_over_unless_there_is_nothing_else(store
     assert (await by_words(store, "to be or not to be"))[0] == "To be or not to be."
 
 
-async def test_headings_are_searched_with_the_passages_under_them(store: SqlitePassages):
+async def test_headings_are_searched_with_the_passages_under_them(store: Store):
     library = await collect(store, "ann")
 
     async def under_headings() -> AsyncGenerator[Slice]:
@@ -144,7 +138,7 @@ async def test_headings_are_searched_with_the_passages_under_them(store: SqliteP
         "\ud800", "🙂", "a" * 100_000, "tide " * 50_000,
     ],
 )  # fmt: skip
-async def test_nothing_in_a_question_is_syntax(store: SqlitePassages, hostile: str):
+async def test_nothing_in_a_question_is_syntax(store: Store, hostile: str):
     library = await collect(store, "ann")
     await add(store, library, "a", ["The tide rises.", "The moon shines."])
 
@@ -156,7 +150,7 @@ async def test_nothing_in_a_question_is_syntax(store: SqlitePassages, hostile: s
     assert "The tide rises." in with_words or "tide" not in hostile.split()
 
 
-async def test_a_question_of_very_many_words_is_answered_from_its_first(store: SqlitePassages):
+async def test_a_question_of_very_many_words_is_answered_from_its_first(store: Store):
     library = await collect(store, "ann")
     await add(store, library, "a", ["The tide rises.", "The moon shines."])
     others = " ".join(f"w{n}" for n in range(MAX_TERMS))
@@ -164,7 +158,7 @@ async def test_a_question_of_very_many_words_is_answered_from_its_first(store: S
     assert await by_words(store, f"tide {others} moon") == ["The tide rises."]
 
 
-async def test_without_a_vector_words_alone_are_searched(store: SqlitePassages):
+async def test_without_a_vector_words_alone_are_searched(store: Store):
     library = await collect(store, "ann")
     await add(store, library, "models", MANUAL["models"])
 
@@ -173,7 +167,7 @@ async def test_without_a_vector_words_alone_are_searched(store: SqlitePassages):
     assert [(p.number, p.dense, p.dense_rank, p.bm25_rank) for p in found] == [(0, None, None, 1)]
 
 
-async def test_no_more_are_found_than_are_wanted_and_the_best_of_them(store: SqlitePassages):
+async def test_no_more_are_found_than_are_wanted_and_the_best_of_them(store: Store):
     library = await collect(store, "ann")
     for n in range(30):
         await add(store, library, str(n), [f"Number {n} of the tide.", "Something else."])
@@ -218,7 +212,7 @@ METADATA: dict[str, dict[str, object]] = {
     ],
 )
 async def test_a_search_keeps_to_documents_with_such_metadata(
-    store: SqlitePassages, metadata: Filter, names: str
+    store: Store, metadata: Filter, names: str
 ):
     library = await collect(store, "ann")
     for name, values in METADATA.items():
@@ -230,7 +224,7 @@ async def test_a_search_keeps_to_documents_with_such_metadata(
     assert len(found) == 2 * len(names)
 
 
-async def test_a_search_keeps_to_the_documents_it_is_given(store: SqlitePassages):
+async def test_a_search_keeps_to_the_documents_it_is_given(store: Store):
     library = await collect(store, "ann")
     made = {name: await add(store, library, name, ["The tide rises."]) for name in "abc"}
 
@@ -244,7 +238,7 @@ async def test_a_search_keeps_to_the_documents_it_is_given(store: SqlitePassages
     assert (by_both, by_none) == ([], [])
 
 
-async def test_what_is_found_is_the_nearest_after_many_changes(store: SqlitePassages):
+async def test_what_is_found_is_the_nearest_after_many_changes(store: Store):
     """Vectors in memory are kept right, whatever comes and goes between searches."""
     rng = np.random.default_rng(1)
     library = await collect(store, "ann")
@@ -283,7 +277,7 @@ async def test_what_is_found_is_the_nearest_after_many_changes(store: SqlitePass
         )
 
 
-async def test_searches_see_a_document_in_one_version_while_it_is_replaced(store: SqlitePassages):
+async def test_searches_see_a_document_in_one_version_while_it_is_replaced(store: Store):
     library = await collect(store, "ann")
     texts = [[f"Tide {n} of version v{v}." for n in range(6)] for v in range(2)]
     document = await add(store, library, "a", texts[0])
