@@ -6,7 +6,7 @@ from math import ceil
 import orjson
 from starlette.types import Send
 
-from galley.core.errors import GalleyError, RateLimitError
+from galley.core.errors import ConflictError, GalleyError, RateLimitError
 from galley.dialects.base import Dialect
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -35,7 +35,8 @@ def error_headers(error: GalleyError) -> list[tuple[bytes, bytes]]:
     headers: list[tuple[bytes, bytes]] = []
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after))))
-    if isinstance(error, RateLimitError) and not error.should_retry:
+    is_in_vain = isinstance(error, RateLimitError) and not error.should_retry
+    if is_in_vain or isinstance(error, ConflictError):  # SDKs try it again unless they are told
         headers.append((b"x-should-retry", b"false"))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))

@@ -29,7 +29,7 @@ class _Left(NamedTuple):
 
     tell: TellLeft | None
     why: str
-    count: int
+    lines: int
 
 
 class BatchFiles:
@@ -73,7 +73,7 @@ class BatchFiles:
         self, caller: Caller, batch: Batch, results: Results, part: Part, left: _Left
     ) -> str | None:
         """Make a file of some lines; None where there are none of them."""
-        good, bad = results.tally.completed, results.tally.failed + left.count
+        good, bad = results.tally.completed, results.tally.failed + left.lines
         if not {True: good, False: bad, None: good + bad}[part.good]:
             return None
         at = batch.finalizing_at or batch.created_at

@@ -61,15 +61,15 @@ def read_question(line: Line, endpoint: str) -> Question:
     try:
         strict_json.check(line.text)
         asked = BatchLine.model_validate(orjson.loads(line.text))
+        body = orjson.dumps(asked.body)
     except ValidationError as error:
         raise _misfit(error) from None
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    except (ValueError, RecursionError, orjson.JSONEncodeError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "nested too deeply"
         raise LineError("invalid_json_line", f"The line is not valid JSON: {reason}.") from None
     if asked.url != endpoint:
         raise LineError("invalid_url", f"The batch is for {endpoint}, this line is not.", "url")
     model = asked.body.get("model")
-    body = orjson.dumps(asked.body)
     return Question(line.number, asked.custom_id, body, model if isinstance(model, str) else None)
 
 

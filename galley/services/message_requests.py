@@ -1,7 +1,6 @@
 """The requests of a message batch, as they come in one body."""
 
 from collections.abc import Generator, Iterator
-from typing import Any
 
 import orjson
 from pydantic import ValidationError
@@ -51,7 +50,7 @@ class MessageRequests:
 
     def _line(self, item: bytes) -> bytes:
         where = f"requests.{self.count}"
-        asked = _request(item, where)
+        asked, line = _written(item, where)
         first = self._ids.setdefault(asked.custom_id, self.count)
         if first != self.count:
             raise _refusal(f"{where}.custom_id", f"requests.{first} has the same one")
@@ -61,16 +60,9 @@ class MessageRequests:
                 "what is answered later cannot be streamed: leave it out",
                 "stream_not_supported",
             )
-        line = {
-            "custom_id": asked.custom_id,
-            "method": "POST",
-            "url": "/v1/messages",
-            "body": asked.params,
-        }
-        written = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
-        if len(written) > self._longest:
+        if len(line) > self._longest:
             raise _refusal(where, f"it is longer than {self._longest} bytes")
-        return written
+        return line
 
 
 def _items(body: bytes | bytearray) -> Iterator[bytes]:
@@ -80,17 +72,24 @@ def _items(body: bytes | bytearray) -> Iterator[bytes]:
         raise _refusal("requests", str(error)) from None
 
 
-def _request(item: bytes, where: str) -> MessageBatchRequest:
+def _written(item: bytes, where: str) -> tuple[MessageBatchRequest, bytes]:
+    """Return a request, and how it is written as a line."""
     try:
         strict_json.check(item)
-        found: Any = orjson.loads(item)
-        return MessageBatchRequest.model_validate(found)
+        asked = MessageBatchRequest.model_validate(orjson.loads(item))
+        line = {
+            "custom_id": asked.custom_id,
+            "method": "POST",
+            "url": "/v1/messages",
+            "body": asked.params,
+        }
+        return asked, orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         at = [where, *(str(part)[: strict_json.SHOWN_NAME] for part in fault["loc"])]
         raise _refusal(".".join(at), fault["msg"]) from None
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    except (ValueError, RecursionError, orjson.JSONEncodeError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "nested too deeply"
         raise _refusal(where, f"it is not valid JSON: {reason}") from None
 
 

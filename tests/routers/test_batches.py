@@ -188,6 +188,10 @@ FAULTS: dict[str, tuple[list[Any], str, int | None, str | None]] = {
         [orjson.dumps(LINE).replace(b'"text 1"', b"NaN")], "invalid_json_line", 1, None,
     ),
     "deep lists": ([b"[" * 100_000], "invalid_json_line", 1, None),
+    "a deep body": (
+        [orjson.dumps(LINE).replace(b'"text 1"', b"[" * 300 + b"]" * 300)],
+        "invalid_json_line", 1, None,
+    ),
     "an id given twice": ([LINE, b"", LINE], "duplicate_custom_id", 3, "custom_id"),
     "no id": ([{k: v for k, v in LINE.items() if k != "custom_id"}],
         "missing_required_parameter", 1, "custom_id"),

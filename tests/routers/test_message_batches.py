@@ -201,6 +201,8 @@ def test_what_cannot_be_in_a_batch_is_refused_by_its_place_and_leaves_nothing(
         "deep lists": b'{"requests": [{"custom_id": "a", "params": {"x": ' + b"[" * 100_000,
         "nested": b'{"requests": [{"custom_id": "a", "params": {"x": %b%b}}]}'
         % (b"[" * 100_000, b"]" * 100_000),
+        "deep": b'{"requests": [{"custom_id": "a", "params": {"x": %b%b}}]}'
+        % (b"[" * 300, b"]" * 300),
         "another field": b'{"requests": [{"custom_id": "a", "params": {}}], "metadata": {}}',
     }.values(),
 )
@@ -257,6 +259,7 @@ def test_a_canceled_batch_says_of_each_request_what_became_of_it(
     assert counts["succeeded"] == kinds.count("succeeded") == len(booked(live_server, ada)) > 0
     assert counts["canceled"] == kinds.count("canceled") > 0
     assert (again.status_code, code_of(again)) == (409, "batch_ended")
+    assert again.headers["x-should-retry"] == "false"
 
 
 def test_a_deleted_batch_takes_its_files_and_its_job_with_it(ada: httpx2.Client) -> None:
