@@ -55,7 +55,8 @@ class Traced:
 def attributes(span: Span) -> dict[str, Any]:
     """What a span says of itself."""
     return {
-        pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in span.attributes
+        pair.key: getattr(pair.value, pair.value.WhichOneof("value") or "")
+        for pair in span.attributes
     }
 
 
