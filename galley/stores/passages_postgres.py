@@ -39,8 +39,8 @@ from galley.stores.passages_postgres_words import Stemmer, index, length_of
 from galley.stores.passages_ranking import Question, check
 from galley.stores.passages_terms import split
 
-GRAPH_FROM = 10_000
-"""Passages of a collection; all of fewer are looked at within 10 ms."""
+GRAPH_FROM = 5_000
+"""Passages of a collection; all of fewer are looked at in some 10 ms."""
 
 AT_ONCE = 128
 """Passages that one transaction adds."""

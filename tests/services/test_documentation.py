@@ -1,5 +1,6 @@
 """Galley's own documentation, indexed in the background of whatever else a server does."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from galley.db.tables import new_id
 from galley.services.documentation import Documentation, documentation_folder, read_pages
 from galley.services.models import Models
 from galley.services.retrieval import Query
-from galley.stores.passages import EVERYONE, Document
+from galley.stores.passages import EVERYONE, Document, Passages
 from galley.stores.passages_sqlite import SqlitePassages, open_passages
 from tests.documents import DOCS
 from tests.services.shelf import MODEL, Shelf, open_shelf
 from tests.serving import LiveServer, make_settings, serving
+from tests.stores.library import open_store
 
 pytestmark = pytest.mark.anyio
 
@@ -58,7 +60,7 @@ async def index(passages: SqlitePassages, models: Models, folder: Path) -> dict[
     return {document.name: document for document in page.rows}
 
 
-async def place(passages: SqlitePassages) -> str:
+async def place(passages: Passages) -> str:
     found = await passages.collection(EVERYONE, "galley")
     assert found is not None
     return found.id
@@ -88,6 +90,22 @@ async def test_only_pages_that_changed_are_indexed_anew(
     assert after["tides.md"].id == before["tides.md"].id
     assert after["tides.md"].updated_at > before["tides.md"].updated_at
     assert again == after
+
+
+async def test_servers_that_start_together_on_one_postgresql_index_each_page_once(
+    shelf: Shelf, postgresql_url_at_head: str, folder: Path
+) -> None:
+    async with (
+        open_store(postgresql_url_at_head) as one,
+        open_store(postgresql_url_at_head) as two,
+    ):
+        models = shelf.runtime.models
+        await asyncio.gather(*(Documentation(p, models, folder).index() for p in (one, two)))
+
+        page = await one.documents(new_id(), collection_id=await place(two))
+
+    assert sorted(document.name for document in page.rows) == sorted(PAGES)
+    assert {document.status for document in page.rows} == {"indexed"}
 
 
 async def test_another_model_makes_all_of_it_anew(
