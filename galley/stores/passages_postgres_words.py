@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from struct import Struct
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from galley.stores.passages_ids import NUMBER_BITS
@@ -109,7 +110,8 @@ class Scores:
 
     def add(self, terms: Sequence[str], found: Mapping[tuple[int, str], bytes]) -> None:
         """Add what these words of the question come to."""
-        shown, ids, points = self._shown, [self._ids], [self._points]
+        shown, ids = self._shown, [self._ids]
+        points: list[NDArray[np.floating]] = [self._points]
         for term in terms:
             hits = np.frombuffer(found.get((shown.number, term), b""), _HITS)
             if len(hits):
