@@ -119,7 +119,8 @@ class Scores:
                 ids.append(hits["id"])
                 points.append(bm25(often, hits["length"], shown=shown.passages, mean_length=mean))
         self._ids, place = np.unique(np.concatenate(ids), return_inverse=True)
-        self._points = np.bincount(place, np.concatenate(points), len(self._ids))
+        sums = np.bincount(place, np.concatenate(points), len(self._ids))
+        self._points = sums.astype(np.float64, copy=False)  # NumPy declares whole numbers
 
     def best(self, within: Sequence[int] | None) -> list[Scored]:
         """Return the best passages.
