@@ -16,13 +16,19 @@ EACH = 2
 
 
 @pytest.mark.parametrize(
-    ("count", "jobs"), [(200, 12), pytest.param(2_000, 100, marks=pytest.mark.slow)]
+    ("count", "jobs", "pause_s"),
+    [(200, 12, 0.1), pytest.param(2_000, 100, 0.0, marks=pytest.mark.slow)],
 )
 def test_nginx_carries_on_the_ledger_is_whole_and_jobs_finish_elsewhere(
-    tmp_path: Path, postgresql_url: str, redis_server: RedisServer, count: int, jobs: int
+    tmp_path: Path,
+    postgresql_url: str,
+    redis_server: RedisServer,
+    count: int,
+    jobs: int,
+    pause_s: float,
 ) -> None:
     with fleet(tmp_path, postgresql_url, redis_server.url) as servers, servers.client() as api:
-        with Load(servers, each=EACH) as load:
+        with Load(servers, each=EACH, pause_s=pause_s) as load:
             submit(api, jobs)
             load.until(count // 2)
             dead, alive = servers.nodes

@@ -18,7 +18,7 @@ def test_who_asks_meanwhile_is_told_to_come_again_and_no_answer_goes_unrecorded(
 ) -> None:
     url = own_postgres.get_uri(database="postgres")
     with fleet(tmp_path, url, redis_server.url) as servers:
-        with Load(servers, pause_s=0.05) as load:
+        with Load(servers, pause_s=0.2) as load:
             load.until(60)
             own_postgres.stop()
             time.sleep(gone_s)

@@ -11,13 +11,15 @@ from tests.redis_server import RedisServer
 LEFT_OUT_S = 2.5  # nginx tries a server again that was gone
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(2_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("count", "pause_s"), [(200, 0.2), pytest.param(2_000, 0.0, marks=pytest.mark.slow)]
+)
 def test_no_request_fails_while_each_server_is_restarted_under_load(
-    tmp_path: Path, postgresql_url: str, redis_server: RedisServer, count: int
+    tmp_path: Path, postgresql_url: str, redis_server: RedisServer, count: int, pause_s: float
 ) -> None:
     statuses: list[int] = []
     with fleet(tmp_path, postgresql_url, redis_server.url) as servers:
-        with Load(servers) as load:
+        with Load(servers, pause_s=pause_s) as load:
             load.until(count // 4)
             for node in servers.nodes:
                 statuses.append(node.stop())
