@@ -51,7 +51,7 @@ def write(path: Path, text: str) -> None:
     path.write_text(text, "utf-8")
 
 
-async def index(passages: SqlitePassages, models: Models, folder: Path) -> dict[str, Document]:
+async def index(passages: Passages, models: Models, folder: Path) -> dict[str, Document]:
     """Index the pages as they are, and return what everybody sees then."""
     documentation = Documentation(passages, models, folder)
     await documentation.index()
