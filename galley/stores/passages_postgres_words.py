@@ -106,12 +106,13 @@ class Scores:
     def __init__(self, shown: Shown) -> None:
         self._shown = shown
         self._ids = np.zeros(0, np.int64)
-        self._points = np.zeros(0, np.float64)
+        self._points: NDArray[np.float64] = np.zeros(0, np.float64)
 
     def add(self, terms: Sequence[str], found: Mapping[tuple[int, str], bytes]) -> None:
         """Add what these words of the question come to."""
-        shown, ids = self._shown, [self._ids]
-        points: list[NDArray[np.floating]] = [self._points]
+        shown = self._shown
+        ids: list[NDArray[np.int64]] = [self._ids]
+        points: list[NDArray[np.float32 | np.float64]] = [self._points]
         for term in terms:
             hits = np.frombuffer(found.get((shown.number, term), b""), _HITS)
             if len(hits):
@@ -120,7 +121,7 @@ class Scores:
                 points.append(bm25(often, hits["length"], shown=shown.passages, mean_length=mean))
         self._ids, place = np.unique(np.concatenate(ids), return_inverse=True)
         sums = np.bincount(place, np.concatenate(points), len(self._ids))
-        self._points = sums.astype(np.float64, copy=False)  # NumPy declares whole numbers
+        self._points = sums.astype(np.float64, copy=False)
 
     def best(self, within: Sequence[int] | None) -> list[Scored]:
         """Return the best passages.
