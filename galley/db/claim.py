@@ -13,17 +13,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from galley.core.settings import SettingsError
+from galley.db.advisory_locks import SERVING, STARTING
 
 log = structlog.get_logger(__name__)
 
 LOOK_S = 5.0
-_LOCK, _START = 7_238_118_002, 7_238_118_003  # any numbers that are ours
 
 
 async def in_turn(session: AsyncSession) -> None:
     """Wait until no other server that starts is at this point, and hold it until the commit."""
     if session.get_bind().dialect.name == "postgresql":  # SQLite has one server, and one writer
-        await session.execute(select(func.pg_advisory_xact_lock(_START)))
+        await session.execute(select(func.pg_advisory_xact_lock(STARTING)))
 
 
 class Claim:
@@ -52,7 +52,7 @@ class Claim:
             lock = func.pg_try_advisory_lock
             if self._shares:
                 lock = func.pg_try_advisory_lock_shared
-            if not await connection.scalar(select(lock(_LOCK))):
+            if not await connection.scalar(select(lock(SERVING))):
                 raise SettingsError(self._why())
         except BaseException:
             await connection.close()

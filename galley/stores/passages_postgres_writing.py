@@ -11,6 +11,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from galley.core.errors import NotFoundError
+from galley.db.advisory_locks import INDEXING
 from galley.db.tables import new_id
 from galley.stores.passages import Draft, Floats, NewCollection, Passage
 from galley.stores.passages_drafts import (
@@ -27,8 +28,6 @@ from galley.stores.passages_postgres_tidy import discard
 
 MOST_INDEXED_DIMENSIONS = 4_000
 """Of vectors of half precision, in an index of pgvector's."""
-
-_INDEXING = 7_238_118_002  # any number that is ours
 
 
 async def add_collection(
@@ -60,7 +59,7 @@ async def index_dimensions(connection: AsyncConnection, dimensions: int) -> None
     known = await connection.exec_driver_sql("SELECT to_regclass($1::text)", (name,))
     if dimensions > MOST_INDEXED_DIMENSIONS or known.scalar() is not None:
         return
-    await connection.exec_driver_sql("SELECT pg_advisory_xact_lock($1::bigint)", (_INDEXING,))
+    await connection.exec_driver_sql("SELECT pg_advisory_xact_lock($1::bigint)", (INDEXING,))
     await connection.exec_driver_sql(
         f"CREATE INDEX IF NOT EXISTS {name} ON passage_vectors"
         f" USING hnsw ((vector::halfvec({dimensions:d})) halfvec_ip_ops)"

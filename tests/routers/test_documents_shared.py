@@ -10,6 +10,7 @@ import pytest
 
 from galley.core.catalogue import EMBEDDED_MODELS
 from galley.core.security import make_key
+from tests.redis_server import RedisServer
 from tests.serving import LiveServer, make_settings, serving
 
 MODEL = "all-minilm-l6-v2"
@@ -19,11 +20,12 @@ BREAD = "# Bread\n\nThe dough has to rest overnight."
 
 @pytest.fixture
 def servers(
-    postgresql_url_at_head: str, models_dir: Path, tmp_path: Path
+    postgresql_url_at_head: str, redis_server: RedisServer, models_dir: Path, tmp_path: Path
 ) -> Iterator[list[LiveServer]]:
     """Two, each with a data directory of its own."""
     shared: dict[str, Any] = {
         "database_url": postgresql_url_at_head,
+        "redis_url": redis_server.url,
         "bootstrap_key": make_key(),
         "embedded_models": False,
         "models": {MODEL: EMBEDDED_MODELS[MODEL]},

@@ -398,7 +398,7 @@ def test_a_body_that_is_too_large_is_refused_by_anthropics_name(live_server: Liv
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", PATH, 405), ("GET", "/api/v1/messages", 405), ("POST", "/v1/messages/batches", 404)],
+    [("GET", PATH, 405), ("GET", "/api/v1/messages", 405), ("POST", "/v1/messages/nothing", 404)],
 )
 def test_what_is_no_route_is_said_in_anthropics_envelope(
     live_server: LiveServer, method: str, path: str, status: int

@@ -5,11 +5,9 @@ import asyncio
 from alembic import context
 from sqlalchemy import Connection, func, select
 
+from galley.db.advisory_locks import MIGRATING  # those that start together do so in turn
 from galley.db.engine import make_engine, parse_url
 from galley.db.tables import Base
-
-# Any number that is ours: servers that start together migrate one after the other.
-_LOCK = 7_238_118_001
 
 
 async def _migrate() -> None:
@@ -24,7 +22,7 @@ async def _migrate() -> None:
 
 def _run(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+        connection.execute(select(func.pg_advisory_xact_lock(MIGRATING)))
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
