@@ -12,7 +12,8 @@ from tests.redis_server import RedisServer
 NORMAL_AFTER_S = 3.0
 
 
-@pytest.mark.parametrize("gone_s", [2, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("gone_s", [2, 30])
 def test_who_asks_meanwhile_is_told_to_come_again_and_no_answer_goes_unrecorded(
     tmp_path: Path, own_postgres: PostgresServer, redis_server: RedisServer, gone_s: float
 ) -> None:

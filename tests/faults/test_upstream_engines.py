@@ -29,7 +29,7 @@ from tests.upstream import Behaviour, Call, Upstream, misbehaving
 pytestmark = pytest.mark.anyio
 
 KEY, ORGANISATION = "sk-secret-0123456789", "secret-organisation"
-PATIENCE = Patience(connect=1.0, first_token=0.4, idle=0.3)
+PATIENCE = Patience(connect=2.0, first_token=0.9, idle=0.7)
 REQUEST = ChatRequest.model_validate(
     {"model": "ours", "messages": [{"role": "user", "content": "Hi"}]}
 )
