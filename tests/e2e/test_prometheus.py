@@ -166,7 +166,8 @@ def test_the_dashboards_questions_are_answered(watched: Watched) -> None:
 def is_about_all(query: str) -> bool:
     """Whether every server has something to say to it, and not only one in trouble."""
     rare = (
-        "cache", "limit_refusals", "gpu", "errors", "queue_wait", "outcome!~", "jobs", "cost", "shed",
+        "cache", "limit_refusals", "gpu", "errors", "queue_wait", "outcome!~", "jobs", "cost",
+        "shed",
     )  # fmt: skip
     return not any(word in query for word in rare)
 
