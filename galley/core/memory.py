@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import cast
 
 import psutil
 
@@ -20,7 +21,18 @@ def memory_there_is() -> int:
 def resident_memory() -> int:
     """Return what this process and its children take, in bytes."""
     own = psutil.Process()
-    return sum(_resident(process) for process in (own, *own.children(recursive=True)))
+    return sum(usage(process)[0] for process in (own, *own.children(recursive=True)))
+
+
+def usage(process: psutil.Process) -> tuple[int, float]:
+    """Return the resident memory in bytes and the CPU time in seconds; nothing once it ended."""
+    try:
+        with process.oneshot():
+            times = process.cpu_times()
+            rss = cast("int", process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0, 0.0
+    return rss, times.user + times.system
 
 
 def _limit(path: Path) -> int | None:
@@ -31,10 +43,3 @@ def _limit(path: Path) -> int | None:
     except OSError:
         return None
     return int(told) if told.isdigit() else None  # version 2 says `max` where there is none
-
-
-def _resident(process: psutil.Process) -> int:
-    try:
-        return process.memory_info().rss
-    except psutil.NoSuchProcess:
-        return 0

@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import psutil
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from galley import __version__
 from galley.core.gpu import Gpus
+from galley.core.memory import usage
 
 
 class ProcessCollector(Collector):
@@ -41,24 +41,19 @@ class ProcessCollector(Collector):
         yield info
 
     def _own(self) -> Iterator[Metric]:
-        with self._process.oneshot():
-            times, memory = self._process.cpu_times(), self._process.memory_info()
-            rss = cast("int", memory.rss)
-            yield CounterMetricFamily(
-                "process_cpu_seconds", "User and system CPU time.", times.user + times.system
-            )
-            yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory.", rss)
-            yield GaugeMetricFamily(
-                "process_start_time_seconds", "When it began, in seconds of the epoch.",
-                self._process.create_time(),
-            )  # fmt: skip
-            if sys.platform != "win32":
-                yield GaugeMetricFamily(
-                    "process_open_fds", "Open files and connections.", self._process.num_fds()
-                )
+        rss, used_s = usage(self._process)
+        yield CounterMetricFamily("process_cpu_seconds", "User and system CPU time.", used_s)
+        yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory.", rss)
+        yield GaugeMetricFamily(
+            "process_start_time_seconds", "When it began, in seconds of the epoch.",
+            self._process.create_time(),
+        )  # fmt: skip
         if sys.platform != "win32":
             import resource
 
+            yield GaugeMetricFamily(
+                "process_open_fds", "Open files and connections.", self._process.num_fds()
+            )
             most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             yield GaugeMetricFamily("process_max_fds", "How many there may be.", most)
 
@@ -69,9 +64,7 @@ class ProcessCollector(Collector):
         """
         memory, seen = 0, dict[psutil.Process, float]()
         for child in self._process.children(recursive=True):
-            if (found := _usage(child)) is None:
-                continue
-            rss, used_s = found
+            rss, used_s = usage(child)
             memory += rss
             self._total_s += max(0.0, used_s - self._children_s.get(child, 0.0))
             seen[child] = used_s
@@ -115,13 +108,3 @@ class GpuCollector(Collector):
             used.add_metric([str(number)], gpu.used_bytes)
             size.add_metric([str(number)], gpu.size_bytes)
         yield from (busy, used, size)
-
-
-def _usage(process: psutil.Process) -> tuple[int, float] | None:
-    try:
-        with process.oneshot():
-            times = process.cpu_times()
-            rss = cast("int", process.memory_info().rss)
-            return rss, times.user + times.system
-    except psutil.NoSuchProcess:
-        return None

@@ -162,7 +162,7 @@ async def open_runtime(
             is_worker=is_worker,
         )  # fmt: skip
         chat = ChatService(models, meter, dispatch, pictures, answers, documents.grounding, heavy)
-        watch(metrics, settings, limiter, models, chat, answers, stack)
+        watch(metrics, settings, limiter, models, chat, answers)
         embeddings = EmbeddingService(models, meter, dispatch, vectors)
         work = await open_work(
             settings, database, accounts, metrics, meter, embeddings, documents.job, stack,

@@ -19,6 +19,7 @@ def open_shedding(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -
         max_in_flight=settings.max_in_flight,
         resident=resident_memory,
         memory_limit=settings.memory_limit or int(memory_there_is() * SHARE),
+        on_lag=metrics.loop_lag.observe,
     )
     run(shedding.keep_time(), stack)
     run(shedding.keep_weight(), stack)

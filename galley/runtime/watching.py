@@ -1,27 +1,18 @@
 """What is read of the parts when Prometheus asks; what happens is counted where it happens."""
 
-import asyncio
-import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
 from typing import get_args
-
-from prometheus_client import Histogram
 
 from galley.core.metrics import Metrics
 from galley.core.process import DiskCollector, GpuCollector, ProcessCollector
 from galley.core.settings import Settings
 from galley.engines.base import Engine
-from galley.runtime.background import run
 from galley.services.breaker import State
 from galley.services.caching import AnswerCache
 from galley.services.chat import ChatService
 from galley.services.models import Models, Replica
 from galley.services.slots import SlotQueue
 from galley.stores.limiter import Limiter
-
-LOOK_S = 0.25
-"""Between two looks at how late the event loop is; shorter stalls are seen in part."""
 
 
 def watch(
@@ -31,9 +22,8 @@ def watch(
     models: Models,
     chat: ChatService,
     answers: AnswerCache,
-    stack: AsyncExitStack,
 ) -> None:
-    """Show how the parts are, what the process takes of its machine, and how late its loop is."""
+    """Show how the parts are, and what the process takes of its machine."""
     _watch_models(metrics, models)
     _watch_queues(metrics, models, chat)
     metrics.watch(
@@ -46,7 +36,6 @@ def watch(
     )  # fmt: skip
     for collector in (ProcessCollector(), DiskCollector(settings.data_dir), GpuCollector()):
         metrics.registry.register(collector)
-    run(_feel_lag(metrics.loop_lag), stack)
 
 
 def _watch_models(metrics: Metrics, models: Models) -> None:
@@ -102,10 +91,3 @@ def _watch_queues(metrics: Metrics, models: Models, chat: ChatService) -> None:
         "galley_slots_busy", "Answers being made.", "model",
         lambda: {name: queue.busy for name, queue in queues().items()},
     )  # fmt: skip
-
-
-async def _feel_lag(lag: Histogram) -> None:
-    while True:
-        due = time.perf_counter() + LOOK_S
-        await asyncio.sleep(LOOK_S)
-        lag.observe(max(0.0, time.perf_counter() - due))

@@ -35,6 +35,7 @@ class Shedding:
         max_in_flight: how many are too many.
         resident: what the server and its engines take, in bytes; asked on a thread.
         memory_limit: how much is too much, in bytes.
+        on_lag: told how late the event loop was, in seconds, each time it is looked at.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Shedding:
         max_in_flight: int,
         resident: Callable[[], int],
         memory_limit: int,
+        on_lag: Callable[[float], None],
     ) -> None:
         self.stopping = False
         self.short_of_memory = False
@@ -52,6 +54,7 @@ class Shedding:
         self._max_in_flight = max_in_flight
         self._resident = resident
         self._memory_limit = memory_limit
+        self._on_lag = on_lag
         self._used = 0
         self._lags: deque[float] = deque([0.0] * TIMES, maxlen=TIMES)
         self._lag = 0.0
@@ -119,6 +122,7 @@ class Shedding:
 
     def tick(self, late_s: float) -> None:
         """Note how late the event loop was this time."""
+        self._on_lag(late_s)
         self._lags.append(late_s)
         self._lag = min(self._lags)
 
@@ -133,7 +137,7 @@ class Shedding:
         while True:
             due = loop.time() + TICK_S
             await asyncio.sleep(TICK_S)
-            self.tick(loop.time() - due)
+            self.tick(max(0.0, loop.time() - due))
 
     async def keep_weight(self) -> None:
         """Measure memory, until cancelled."""

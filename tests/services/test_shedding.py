@@ -23,11 +23,13 @@ class Load:
     def __init__(self) -> None:
         self.in_flight = 0
         self.resident = 0
+        self.lags: list[float] = []
         self.shedding = Shedding(
             lambda: self.in_flight,
             max_in_flight=10,
             resident=lambda: self.resident,
             memory_limit=LIMIT,
+            on_lag=self.lags.append,
         )
 
     def late(self, *lags: float) -> None:
@@ -148,5 +150,6 @@ async def test_it_notices_by_itself_how_late_the_event_loop_is() -> None:
             time.sleep(0.3)  # noqa: ASYNC251 - to hold up the loop is the point
             await asyncio.sleep(0)
 
+    assert max(load.lags) > 0.05
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
