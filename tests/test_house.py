@@ -193,11 +193,12 @@ def test_settings_in_the_docs_are_valid(block: Block, tmp_path: Path) -> None:
 
 def _runnable() -> list[Any]:
     """All code of the README and a third of the other pages'; the rest is slow."""
+    once = {block.code: block for block in reversed(_blocks("python", "bash"))}
     return [
         pytest.param(
             block, marks=pytest.mark.slow if n % 3 and block.page.name != "README.md" else ()
         )
-        for n, block in enumerate(_blocks("python", "bash"))
+        for n, block in enumerate(reversed(once.values()))
     ]
 
 
