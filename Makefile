@@ -8,7 +8,8 @@ WORKERS ?= 4
 # The tests start Galley a few hundred times, and each would compile it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install serve test test-all lint format bench bench-peers compat-clients torch lock clean
+.PHONY: help install serve checked system-packages test test-all lint format bench bench-peers \
+  compat-clients torch lock clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -47,12 +48,17 @@ format: $(VENV)/.installed-dev  ## Format the code and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint  ## Every check: lint, types, layering, tests
+# One waits for the processor, the other for the network.
+checked: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory -j2 lint system-packages
+
+system-packages:
 	@sh scripts/test-system-packages
+
+test: checked  ## Every check: lint, types, layering, tests
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow"
 
-test-all: lint  ## The same with the slow tests
-	@sh scripts/test-system-packages
+test-all: checked  ## The same with the slow tests
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --hypothesis-profile=repeatable
 
 bench: $(VENV)/.installed-dev  ## Measure Galley against the raw engines, as ratios
