@@ -16,6 +16,7 @@ from galley.db.session import Database, open_database
 from galley.stores.passages import Collection, Compare, Draft, NewCollection, Only, Passage, Slice
 from galley.stores.passages_postgres import PostgresPassages, open_passages
 from galley.stores.passages_postgres_tidy import STAGED_FOR
+from galley.stores.passages_postgres_words import Stemmer
 from tests.stores.library import (
     DIMENSIONS,
     MODEL,
@@ -281,3 +282,15 @@ async def test_names_that_no_text_can_have_are_names_of_nothing(database: Databa
         assert not await store.remove("ann", name)
         assert (await store.documents("ann", name=name)).rows == []
         assert await ask(store, library, "tide", only=Only(document_ids=[name])) == []
+
+
+async def test_stems_are_told_also_of_words_that_were_forgotten_meanwhile(database: Database):
+    stemmer = Stemmer(most=2)
+    async with database.engine.connect() as connection:
+        await stemmer.stems(connection, ["tides", "moons"])
+
+        found = await stemmer.stems(connection, ["tides", "harbours"])
+        again = await stemmer.stems(connection, ["moons", "rising", "harbours"])
+
+    assert found == {"tides": "tide", "harbours": "harbour"}
+    assert again == {"moons": "moon", "rising": "rise", "harbours": "harbour"}
