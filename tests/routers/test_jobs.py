@@ -221,6 +221,7 @@ BAD: dict[str, tuple[dict[str, Any], int]] = {
     "days of a thousand years": ({"params": {"days": 365_000}}, 422),
     "days of thirty digits": ({"params": {"days": 10**30}}, 422),
     "an unknown param of thirty digits": ({"task": "export", "params": {"x": -(10**30)}}, 422),
+    "101 documents": ({"task": "index_documents", "params": {"documents": ["x"] * 101}}, 422),
     "a file that is not there": ({"task": "embed", "params": {"file_id": "file-" + "0" * 32}}, 404),
     "a file by its path": ({"task": "embed", "params": {"file_id": "../../etc/passwd"}}, 404),
     "a webhook of one word": ({"webhook": {"url": "hook"}}, 400),
