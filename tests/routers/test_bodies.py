@@ -66,6 +66,10 @@ async def test_texts_of_documents_have_room_together_with_all_other_bodies(tmp_p
     async def more_than_half() -> AsyncGenerator[bytes]:
         for _ in range(16):
             yield bytes(MOST_BODY_BYTES // 30)
+
+    async def never_whole() -> AsyncGenerator[bytes]:
+        async for part in more_than_half():
+            yield part
         half_sent.set()
         await asyncio.Event().wait()
 
@@ -75,7 +79,7 @@ async def test_texts_of_documents_have_room_together_with_all_other_bodies(tmp_p
             transport=httpx2.ASGITransport(app), base_url="http://galley", headers=headers
         ) as client,
     ):
-        first = asyncio.create_task(client.post("/v1/documents", content=more_than_half()))
+        first = asyncio.create_task(client.post("/v1/documents", content=never_whole()))
         await half_sent.wait()
         answer = await client.post("/v1/documents", content=more_than_half())
         first.cancel()
