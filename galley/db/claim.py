@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import structlog
 from sqlalchemy import func, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from galley.core.settings import SettingsError
@@ -59,13 +59,13 @@ class Claim:
             raise
         self._connection = connection
 
-    async def keep(self) -> None:
+    async def keep(self, *, every_s: float = LOOK_S) -> None:
         """See to it that it is held, until cancelled: with the connection, the claim is lost."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(every_s)
             try:
                 await self.renew()
-            except (DBAPIError, OSError) as error:
+            except (SQLAlchemyError, OSError) as error:  # also that all connections are in use
                 log.warning("claim_not_renewed", error=str(error))
 
     async def renew(self) -> None:
@@ -73,7 +73,7 @@ class Claim:
         if self._connection is not None:
             try:
                 await self._connection.scalar(select(1))
-            except (DBAPIError, OSError):
+            except (SQLAlchemyError, OSError):
                 await self.aclose()
             else:
                 return
@@ -90,7 +90,7 @@ class Claim:
         """Let go of it."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(DBAPIError, OSError):
+            with suppress(SQLAlchemyError, OSError):
                 await connection.invalidate()  # the lock ends with the connection
                 await connection.close()
 

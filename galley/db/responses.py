@@ -9,9 +9,9 @@ from galley.db.requests import first_id
 from galley.db.tables import StoredResponse
 
 
-async def add_response(session: AsyncSession, response: StoredResponse) -> None:
-    """Add `response`."""
-    session.add(response)
+async def put_response(session: AsyncSession, response: StoredResponse) -> None:
+    """Add `response`, or put it in the place of the one that has its id: it was asked again."""
+    await session.merge(response)
     await session.flush()
 
 

@@ -203,11 +203,11 @@ async def _arriving(
 ) -> AsyncGenerator[tuple[Written, Arriving]]:
     """Give what a request says of a document, and its text or file, which is gone afterwards."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        limit = runtime.settings.body_limit
-        with BodyRoom(limit).hold() as take:
+        limit, room = runtime.settings.body_limit, cast("BodyRoom", request.scope["bodies"])
+        with room.hold() as take:
             body = await read_body(request.scope, request.receive, limit, take)
-        asked = cast("DocumentReplace", await parse(json, body, native, runtime.heavy))
-        yield asked, _described(asked, asked.text, asked.name, asked.media_type)
+            asked = cast("DocumentReplace", await parse(json, body, native, runtime.heavy))
+            yield asked, _described(asked, asked.text, asked.name, asked.media_type)
         return
     path = runtime.documents.incoming / str(uuid4())
     try:

@@ -62,7 +62,7 @@ async def create_file(caller: FilesCaller, runtime: RuntimeDep, request: Request
 async def list_files(
     caller: FilesCaller,
     runtime: RuntimeDep,
-    purpose: Annotated[str | None, Query(max_length=64)] = None,
+    purpose: Annotated[str | None, Query(max_length=64, pattern=r"^[a-z_-]+$")] = None,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
     order: Literal["asc", "desc"] = "desc",

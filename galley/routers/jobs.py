@@ -121,7 +121,7 @@ async def remove_job(caller: JobsCaller, runtime: RuntimeDep, job_id: str) -> Jo
     response_class=Response,
     responses={
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-        **refusals(native, 404),
+        **refusals(native, 404, 429),
     },
 )
 async def watch_job(

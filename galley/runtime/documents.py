@@ -1,8 +1,8 @@
 """Documents: where they are kept, what indexes them, and what finds them."""
 
 import asyncio
-import shutil
-from contextlib import AsyncExitStack
+import time
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,9 @@ from galley.stores.passages_schema import FILE
 
 VECTOR_BYTES = 1_000_000_000
 """Vectors that are kept in memory; of what was searched the longest ago, they are read anew."""
+
+LEFT_ALONE_S = 3600.0
+"""For so long, what nobody writes to may still be read by another server on the same folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,8 @@ async def open_documents(
     passages = await _open_passages(settings, database, stack)
     incoming = settings.data_dir / "incoming"
     if not is_worker:
-        await asyncio.to_thread(_empty, incoming)
+        # SQLite has one server: nobody else can be reading any of it.
+        await asyncio.to_thread(_clear, incoming, 0.0 if database.path else LEFT_ALONE_S)
     indexer = Indexer(models, meter, dispatch)
     documentation = Documentation(passages, models, documentation_folder())
     documentation.is_indexing = settings.embedded_documents and not is_worker
@@ -93,6 +97,11 @@ async def _stop(task: "asyncio.Task[None]") -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-def _empty(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, mode=0o700)
+def _clear(folder: Path, untouched_s: float) -> None:
+    """Delete what nobody has written to for so long."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    before = time.time() - untouched_s
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # its server was done with it just now
+            if path.stat().st_mtime <= before:
+                path.unlink()

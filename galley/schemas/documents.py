@@ -193,7 +193,7 @@ class IndexParams(Request):
     """Params of the job `index_documents`; without any, whatever of yours waits is indexed."""
 
     documents: list[Annotated[str, Field(min_length=1, max_length=64)]] | None = Field(
-        default=None, min_length=1, max_length=10_000, description="Ids; null is all."
+        default=None, min_length=1, max_length=100, description="Ids; null is all."
     )
     collection: CollectionName | None = Field(default=None, description="Only of this one.")
     again: bool = Field(

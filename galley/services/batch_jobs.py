@@ -147,8 +147,17 @@ class BatchJobs:
         self, caller: Caller, batch: Batch, ended: Ended, faults: list[dict[str, Any]] | None = None
     ) -> Batch:
         """Bring a batch to an end that nobody works on any more, with what is done of it."""
-        async with Results(self._folder / batch.id) as results:
-            batch = await self._end(caller, batch, results, ended, faults)
+        try:
+            async with Results(self._folder / batch.id) as results:
+                # Another server may have ended it, and forgotten the results: first the one, then
+                # the other.
+                batch = await self._current(batch)
+                if batch.status not in ENDED:
+                    batch = await self._end(caller, batch, results, ended, faults)
+        except FileNotFoundError:
+            batch = await self._current(batch)
+            if batch.status not in ENDED:
+                raise
         await forget(self._folder / batch.id)
         return batch
 

@@ -15,6 +15,7 @@ from galley.services.lines import Line
 MOST_LINES = 50_000
 MOST_FAULTS = 100
 """More than so many are not told."""
+LONGEST_MODEL = 256
 
 
 class Question(NamedTuple):
@@ -69,8 +70,7 @@ def read_question(line: Line, endpoint: str) -> Question:
         raise LineError("invalid_json_line", f"The line is not valid JSON: {reason}.") from None
     if asked.url != endpoint:
         raise LineError("invalid_url", f"The batch is for {endpoint}, this line is not.", "url")
-    model = asked.body.get("model")
-    return Question(line.number, asked.custom_id, body, model if isinstance(model, str) else None)
+    return Question(line.number, asked.custom_id, body, _model(asked.body.get("model")))
 
 
 async def check_lines(groups: AsyncGenerator[list[Line]], endpoint: str) -> Checked:
@@ -117,6 +117,12 @@ class _Checking:
             said = f"Line {first} has the same custom_id."
             self.faults.append(_fault("duplicate_custom_id", said, line.number, "custom_id"))
         self._models.add(question.model)
+
+
+def _model(named: Any) -> str | None:
+    """What a line asks, where that can be a model's name; if not, its own answer will say so."""
+    is_name = isinstance(named, str) and len(named) <= LONGEST_MODEL and named.isprintable()
+    return named if is_name else None
 
 
 def _misfit(error: ValidationError) -> LineError:

@@ -97,6 +97,13 @@ class Charge:
         if self.began_ms is None:
             self.began_ms = self.arrival.elapsed_ms()
 
+    def elapsed_ms(self) -> float:
+        """How long it has taken; in the background, the wait for a gap costs nobody any time."""
+        waited = 0.0
+        if self.background and self.began_ms is not None and self.admitted_ms is not None:
+            waited = self.began_ms - self.admitted_ms
+        return self.arrival.elapsed_ms() - waited
+
     def note_filtered(self, rule: str, found: str, action: str, side: str, count: int) -> None:
         """Note what a filter rule has found."""
         key = (rule, found, action, side)
@@ -107,7 +114,7 @@ class Charge:
         """Count pieces of answers."""
         for delta in pieces:
             if self.record.first_token_ms is None and (delta.text or delta.tool_calls):
-                self.record.first_token_ms = self.arrival.elapsed_ms()
+                self.record.first_token_ms = self.elapsed_ms()
             if delta.usage is not None:
                 self._usage[delta.index] = delta.usage
             self._pieces[delta.index] = self._pieces.get(delta.index, 0) + delta.tokens

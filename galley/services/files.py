@@ -11,6 +11,8 @@ from contextlib import aclosing
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from galley.core.caller import Caller
 from galley.core.errors import BadRequestError, NotFoundError, RequestTooLargeError
 from galley.db.files import (
@@ -22,6 +24,7 @@ from galley.db.files import (
 )
 from galley.db.session import Sessions
 from galley.db.tables import new_id, parse_id, utc_now
+from galley.db.users import find_user
 from galley.db.work_tables import File
 from galley.schemas.files import MONTH_S, DeletedFile, FileList, FileReply
 from galley.services.drafts import Draft
@@ -155,11 +158,16 @@ class FileService:
             expires_at=None if seconds is None else now + timedelta(seconds=seconds),
         )
         async with self._sessions.begin() as session:
-            if not limited or (await kept(session, caller.user_id))[1] + file.size <= self._quota:
+            if not limited or await self._fits(session, file):
                 await put_file(session, file)
                 return file
         await asyncio.to_thread(draft.path.unlink)
         raise self._full()
+
+    async def _fits(self, session: AsyncSession, file: File) -> bool:
+        await find_user(session, file.user_id, change=True)  # one by one, so that sums hold
+        count, used = await kept(session, file.user_id)
+        return count < MOST_FILES and used + file.size <= self._quota
 
     async def find(self, caller: Caller, file_id: str) -> File:
         """Return a file of `caller`.

@@ -1,12 +1,13 @@
 """What happens to a job, as it happens: here by a bell, elsewhere by looking."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+from collections import Counter
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, contextmanager, suppress
 from typing import Literal, NamedTuple
 
 from galley.core.caller import Caller
-from galley.core.errors import NotFoundError
+from galley.core.errors import NotFoundError, RateLimitError
 from galley.schemas.base import Reply
 from galley.schemas.jobs import FINISHED, JobReply
 from galley.services.job_bell import JobBell
@@ -15,6 +16,8 @@ from galley.services.jobs import JobService
 LOOK_S = 1.0
 QUIET_LOOKS = 10
 """After so many looks at which nothing was new, something is said all the same."""
+MOST_WATCHED = 20
+"""By one user at the same time: each of them looks into the database once a second."""
 
 
 class JobEvent(NamedTuple):
@@ -40,6 +43,7 @@ class JobFeed:
         self._jobs = jobs
         self._bell = bell
         self._look_s = look_s
+        self._watched = Counter[str]()
 
     def close(self) -> None:
         """End all streams: the server stops, and who watches may come back to the next one."""
@@ -54,8 +58,35 @@ class JobFeed:
             after: the last line of the log that the caller has, where they come back.
         Raises:
             NotFoundError: they have no such job.
+            RateLimitError: they watch as many as they may.
         """
-        job = await self._jobs.find(caller, job_id)
+        with self._counted(caller):
+            watching = self._watch(caller, await self._jobs.find(caller, job_id), after)
+            async with aclosing(watching):
+                async for event in watching:
+                    yield event
+
+    @contextmanager
+    def _counted(self, caller: Caller) -> Generator[None]:
+        """Count one that is watched, for a block."""
+        if self._watched[caller.user_id] >= MOST_WATCHED:
+            raise RateLimitError(
+                f"You watch {MOST_WATCHED} jobs already, which is the most there may be. End some"
+                " streams first.",
+                code="too_many_streams",
+                retry_after=5,
+            )
+        self._watched[caller.user_id] += 1
+        try:
+            yield
+        finally:
+            self._watched[caller.user_id] -= 1
+            if not self._watched[caller.user_id]:
+                del self._watched[caller.user_id]
+
+    async def _watch(
+        self, caller: Caller, job: JobReply, after: int | None
+    ) -> AsyncGenerator[JobEvent | None]:
         told = _last(job) if after is None else after
         yield JobEvent("state", job, told)
         with self._bell.listen(job.id) as rung:

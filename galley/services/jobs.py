@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import orjson
 from pydantic import ValidationError
+from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.core.caller import Caller
@@ -266,7 +267,7 @@ def permit(caller: Caller, kind: Kind) -> None:
 
 def _validated(shape: type[Request], params: Mapping[str, Any]) -> Request:
     try:
-        return shape.model_validate_json(orjson.dumps(dict(params)))
+        return shape.model_validate_json(to_json(dict(params)))  # numbers of any length
     except ValidationError as error:
         details = [
             {"type": d["type"], "loc": ["body", "params", *d["loc"]], "msg": d["msg"]}

@@ -336,7 +336,7 @@ def _complete(charge: Charge, error: GalleyError | None) -> None:
     record.completion_tokens = usage.completion_tokens
     if record.state == "failed" and not usage.completion_tokens:
         record.prompt_tokens = record.cached_tokens = 0  # nothing came of it
-    record.response_time_ms = charge.arrival.elapsed_ms()
+    record.response_time_ms = charge.elapsed_ms()
     record.attempts = len(charge.attempts)
     if charge.price is not None and record.state != "refused":
         record.price_id = charge.price.id

@@ -15,7 +15,7 @@ from galley.core.errors import (
     OverloadedError,
     RequestTooLargeError,
 )
-from galley.db.responses import add_response, delete_response, find_body, find_items
+from galley.db.responses import delete_response, find_body, find_items, put_response
 from galley.db.session import Sessions, is_unavailable
 from galley.db.tables import StoredResponse, parse_id, utc_now
 from galley.dialects.responses import ResponseFrames, hex_of
@@ -89,7 +89,7 @@ class ResponseService:
             row = StoredResponse(id=identity, user_id=user_id, body=body, items=kept)
             with _database():
                 async with self._sessions.begin() as session:
-                    await add_response(session, row)
+                    await put_response(session, row)
 
     async def find(self, user_id: str, response_id: str) -> ResponseReply:
         """Return a response of `user_id`.

@@ -198,8 +198,8 @@ def signing_secret(given: SecretStr | None, folder: Path) -> bytes:
 
 def _write_secret(path: Path) -> None:
     """Make the file whole at once: a second server may be starting as well."""
-    made = path.with_name(f".{path.name}-{os.getpid()}")
-    file = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    made = path.with_name(f".{path.name}-{new_id()}")  # in containers, both may be process 1
+    file = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(file, "wb") as writer:
         writer.write(os.urandom(_SECRET_BYTES))
     try:

@@ -56,6 +56,8 @@ async def post(
             return answer.status
     except TimeoutError:
         raise ConnectionError(f"no answer within {timeout_s:g} s") from None
+    except aiohttp.ClientResponseError as error:  # in full it has the URL, which may be secret
+        raise ConnectionError(f"{type(error).__name__}: {error.message}") from error
     except (aiohttp.ClientError, UnicodeError) as error:  # or a name that cannot be one
         raise ConnectionError(f"{type(error).__name__}: {error}") from error
 

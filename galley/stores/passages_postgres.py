@@ -275,8 +275,12 @@ class PostgresPassages:
                 async with asyncio.timeout(_LOOK_EVERY_S):
                     await self._untidy.wait()
             self._untidy.clear()
-            with suppress(OverloadedError):  # it is in the log; the next look tries again
+            try:
                 await self.tidied()
+            except OverloadedError:
+                continue  # it is in the log; the next look tries again
+            except SQLAlchemyError as error:
+                _log.warning("passages_not_tidied", error=str(error))
 
 
 def _words(passages: Sequence[Passage]) -> list[list[str]]:

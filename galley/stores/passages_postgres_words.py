@@ -45,25 +45,35 @@ class Shown:
 
 
 class Stemmer:
-    """Knows the stems of words; PostgreSQL is asked once for each."""
+    """Knows the stems of words; PostgreSQL is asked once for each.
 
-    def __init__(self) -> None:
+    Args:
+        most: words that are kept in mind.
+    """
+
+    def __init__(self, most: int = _STEMS_KEPT) -> None:
+        self._most = most
         self._known: dict[str, str] = {}
 
     async def stems(self, connection: AsyncConnection, words: Iterable[str]) -> dict[str, str]:
         """Return the stem of each word."""
         wanted = set(words)
-        if missing := list(wanted - self._known.keys()):
+        # Taken out at once: others may have all forgotten while PostgreSQL is asked.
+        found = {word: self._known[word] for word in wanted & self._known.keys()}
+        if missing := list(wanted - found.keys()):
             values = Values()
             statement = (
                 "SELECT w, (ts_lexize('galley_porter', w))[1]"  # noqa: S608 - values are bound
                 f" FROM unnest({values(missing, 'text[]')}) w"
             )
-            rows = await fetch(connection, statement, values)
-            if len(self._known) + len(rows) > _STEMS_KEPT:
+            fresh = {
+                word: stem or word for word, stem in await fetch(connection, statement, values)
+            }
+            if len(self._known) + len(fresh) > self._most:
                 self._known = {}
-            self._known |= {word: stem or word for word, stem in rows}
-        return {word: self._known[word] for word in wanted}
+            self._known |= fresh
+            found |= fresh
+        return found
 
 
 def index(begin: int, texts: Sequence[Sequence[str]], stems: Mapping[str, str]) -> dict[str, bytes]:

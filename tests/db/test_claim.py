@@ -1,10 +1,12 @@
 """Who may serve from one PostgreSQL: one server alone, or several that share their limits."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from galley.core.settings import SettingsError
 from galley.db.claim import Claim
@@ -118,3 +120,34 @@ async def test_who_comes_back_too_late_says_so_until_the_other_is_gone(
 
     assert problem == "another server uses it"
     assert first.problem is None
+
+
+async def test_a_claim_is_kept_although_all_connections_were_in_use(postgresql_url: str) -> None:
+    engine = create_async_engine(
+        parse_url(postgresql_url), pool_size=1, max_overflow=0, pool_timeout=0.01
+    )
+    kept = Claim(engine, shares=False)
+    busy = await engine.connect()
+    keeping = asyncio.create_task(kept.keep(every_s=0.01))
+    await asyncio.sleep(0.1)  # some attempts fail
+    await busy.close()
+
+    async with claim(postgresql_url, shares=False) as late, asyncio.timeout(10):
+        while await _takes(late):  # noqa: ASYNC110 - nobody rings a bell for a lock
+            await asyncio.sleep(0.02)
+
+    assert not keeping.done()
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    await kept.aclose()
+    await engine.dispose()
+
+
+async def _takes(late: Claim) -> bool:
+    """Tell whether nobody has a claim, and leave it so."""
+    try:
+        await late.take()
+    except SettingsError:
+        return False
+    await late.aclose()
+    return True

@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from galley.db.responses import (
-    add_response,
     delete_response,
     delete_responses,
     find_body,
     find_items,
+    put_response,
 )
 from galley.db.session import Database
 from galley.db.tables import StoredResponse, new_id
@@ -31,7 +31,7 @@ async def keep(database: Database, user_id: str, response_id: str | None = None)
         id=response_id or new_id(), user_id=user_id, body=b'{"a":"\\u0000"}', items=b"[]"
     )
     async with database.sessions.begin() as session:
-        await add_response(session, row)
+        await put_response(session, row)
     return row.id
 
 

@@ -307,7 +307,7 @@ async def test_ids_and_cursors_that_are_none_are_refused(ada: Client) -> None:
 
         assert answer.status_code == 404, name
         assert "error" in answer.json()
-    for query in ("after=x", "limit=0", "limit=10001", "order=up"):
+    for query in ("after=x", "limit=0", "limit=10001", "order=up", "purpose=%00", "purpose=a%20b"):
         assert (await ada.get(f"/v1/files?{query}")).status_code == 400, query
 
 

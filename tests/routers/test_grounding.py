@@ -282,6 +282,26 @@ def test_another_users_collection_is_not_there(
     assert TIDE not in json.dumps(office.told)
 
 
+def test_of_two_owners_with_the_same_names_and_texts_each_is_answered_from_their_own(
+    office: Office, servers: tuple[LiveServer, Upstream]
+) -> None:
+    other = Office(*servers, servers[0].key_of_new_user())
+    with other.client:
+        added = {one: one.add(TIDE, "tide.txt") for one in (office, other)}
+        theirs = other.client.get("/v1/collections/default").json()["id"]
+
+        for one, document_id in added.items():
+            cited = one.ask().json()["galley"]["citations"]
+            searched = one.client.post(
+                "/v1/responses", json=search() | {"include": ["file_search_call.results"]}
+            ).json()["output"][0]["results"]
+
+            assert [citation["document_id"] for citation in cited] == [document_id]
+            assert [result["file_id"] for result in searched] == [document_id]
+        stolen = office.client.post("/v1/responses", json=search(vector_store_ids=[theirs]))
+        assert stolen.status_code == 404
+
+
 def test_documents_are_not_read_by_who_may_only_chat(
     servers: tuple[LiveServer, Upstream],
 ) -> None:

@@ -310,6 +310,19 @@ def test_nobody_else_sees_cancels_or_deletes_a_batch(
     assert results(ada, batch).keys() == {"a"}
 
 
+def test_two_users_with_the_same_requests_get_their_own_answers(
+    live_server: LiveServer, ada: httpx2.Client, eve: httpx2.Client
+) -> None:
+    made = [(user, start(user, several(2))) for user in (ada, eve)]
+
+    found = [(user, results(user, ended(user, batch))) for user, batch in made]
+
+    said = [{result["message"]["id"] for result in answers.values()} for _, answers in found]
+    assert [answers.keys() for _, answers in found] == [{"m-0", "m-1"}] * 2
+    assert len(said[0] | said[1]) == 4
+    assert [len(booked(live_server, user)) for user, _ in found] == [2, 2]
+
+
 def test_the_batches_of_each_dialect_are_its_own(ada: httpx2.Client) -> None:
     batch = ended(ada, start(ada, [ONE]))
     bare = batch["id"].removeprefix("msgbatch_")

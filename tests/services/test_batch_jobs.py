@@ -242,6 +242,33 @@ async def test_a_batch_whose_job_is_gone_ends_once_however_many_look(office: Off
     assert [row_id(file.id) for file in listed.data] == [found[0].output_file_id]
 
 
+async def test_a_server_that_ends_a_batch_late_leaves_the_results_as_they_are(
+    office: Office,
+) -> None:
+    run = await office.begin_messages(40)
+    await office.killed_after(run, 10)
+    before = await office.row(run)
+    ended = await office.jobs.end(office.caller, before, "cancelled")
+
+    again = await office.jobs.end(office.caller, before, "cancelled")
+
+    results = await office.lines(again.output_file_id)
+    assert (again.status, again.ended_at) == (ended.status, ended.ended_at)
+    assert [line["result"]["type"] for line in results] == ["succeeded"] * 10 + ["canceled"] * 30
+    assert office.parts(run) == []
+
+
+async def test_a_model_that_cannot_be_one_is_for_the_lines_own_answers_to_tell(
+    office: Office,
+) -> None:
+    run = await office.begin(embedding_lines(3, model="a\0b"))
+
+    result = await office.jobs.run(run)
+
+    assert (result["status"], result["completed"]) == ("completed", 3)
+    assert (await office.row(run)).model is None
+
+
 async def test_a_message_batch_that_was_killed_goes_on_and_no_request_has_two_ids(
     office: Office,
 ) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from galley.core.errors import EngineError, NotFoundError
+from galley.core.errors import EngineError, NotFoundError, RateLimitError
 from galley.db.session import Database
 from galley.schemas.jobs import JobLine, JobProgress, JobReply
-from galley.services.job_feed import QUIET_LOOKS, JobEvent, JobFeed
+from galley.services.job_feed import MOST_WATCHED, QUIET_LOOKS, JobEvent, JobFeed
 from galley.services.job_kinds import JobRun
 from tests.services.job_office import Gate, JobOffice
 
@@ -167,6 +167,30 @@ async def test_the_job_of_another_is_not_watched(database: Database) -> None:
 
     with pytest.raises(NotFoundError):
         await anext(office.feed.watch(bob, job_id))
+
+
+async def test_who_watches_as_much_as_they_may_is_refused_until_a_stream_ends(
+    database: Database,
+) -> None:
+    office = JobOffice(database, Gate())
+    ada, bob = await office.hire("ada"), await office.hire("bob")
+    adas, bobs = await office.submit(ada), await office.submit(bob)
+    streams = [office.feed.watch(ada, adas) for _ in range(MOST_WATCHED)]
+    for events in streams:
+        await anext(events)
+
+    with pytest.raises(RateLimitError) as refused:
+        await anext(office.feed.watch(ada, adas))
+    of_another = office.feed.watch(bob, bobs)
+    await anext(of_another)
+    await streams.pop().aclose()
+    streams += [office.feed.watch(ada, adas), of_another]
+    told = await anext(streams[-2])
+
+    assert refused.value.code == "too_many_streams"
+    assert told is not None
+    for events in streams:
+        await events.aclose()
 
 
 async def test_who_stops_watching_leaves_nothing_behind(database: Database) -> None:

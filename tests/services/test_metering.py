@@ -421,6 +421,34 @@ async def test_a_request_in_the_background_comes_again_and_is_booked_once(
     assert (row.state, row.status, row.completion_tokens) == ("completed", 200, 1)
 
 
+@pytest.mark.parametrize(("background", "seconds"), [(True, 110), (False, 3_710)])
+async def test_the_wait_of_work_in_the_background_is_neither_time_nor_money(
+    background: bool,
+    seconds: int,
+    meter: Meter,
+    pricing: Pricing,
+    caller: Caller,
+    database: Database,
+) -> None:
+    await pricing.set(caller, "small", prompt=0, cached=0, completion=0, unit=0, second=1_000_000)
+    arrival = Arrival(new_id(), None)
+
+    async with meter.hold(arrival, caller, "chat") as charge:
+        charge.background = background
+        arrival.began -= 100
+        await meter.admit(charge, "small")
+        arrival.began -= 3_600  # it waits for an hour
+        charge.begin()
+        arrival.began -= 10
+        charge.add([Delta(text="Hello", tokens=1)])
+        await meter.settle(charge)
+
+    row = await only_row(database)
+    assert row.response_time_ms == pytest.approx(seconds * 1_000, abs=5_000)
+    assert row.first_token_ms == pytest.approx(seconds * 1_000, abs=5_000)
+    assert row.cost == pytest.approx(seconds * 1_000_000, abs=5_000_000)
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -13,7 +13,7 @@ from galley.db.feedback import find_feedback, put_feedback
 from galley.db.ledger import OPEN_AFTER_S, Ledger
 from galley.db.receipts import find_receipt
 from galley.db.requests import interrupt_open
-from galley.db.responses import add_response
+from galley.db.responses import put_response
 from galley.db.retention import whole_from
 from galley.db.session import Database
 from galley.db.tables import StoredResponse, new_id
@@ -208,7 +208,7 @@ async def test_responses_older_than_that_are_deleted_whatever_becomes_of_request
         moments = [NOW - timedelta(days=9)] * RESPONSES_AT_ONCE + [NOW - timedelta(days=8), NOW]
         for at in moments:
             row = StoredResponse(id=id_at(at), user_id=user.id, body=b"{}", items=b"[]")
-            await add_response(session, row)
+            await put_response(session, row)
     service = RetentionService(database.sessions, 0, response_days=7, clock=lambda: NOW)
 
     gone = await service.delete_old_responses()

@@ -1,6 +1,7 @@
 """Access tokens, and the secret that signs them."""
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -79,6 +80,16 @@ def test_a_secret_is_made_once_and_kept_from_others(tmp_path: Path) -> None:
     assert len(made) == 32
     assert stat.S_IMODE((folder / "jwt_secret").stat().st_mode) == 0o600
     assert [path.name for path in folder.iterdir()] == ["jwt_secret"]
+
+
+def test_servers_that_start_together_on_one_folder_have_one_secret(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as servers:
+        for number in range(400):
+            folder = tmp_path / str(number)
+            found = servers.map(lambda _, f=folder: signing_secret(None, f), range(4))
+
+            assert len(set(found)) == 1
+            assert [path.name for path in folder.iterdir()] == ["jwt_secret"]
 
 
 def test_no_two_servers_make_the_same_secret(tmp_path: Path) -> None:

@@ -102,6 +102,24 @@ def assert_signed(request: bytes, secret: str, now: datetime) -> None:
     assert int(headers["webhook-timestamp"]) == int(now.timestamp())
 
 
+async def test_of_two_owners_with_the_same_job_each_is_told_of_their_own_by_their_own_secret(
+    post_office: Post,
+) -> None:
+    office, made = post_office.office, list[tuple[str, str]]()
+    with scripted_server(OK) as adas, scripted_server(OK) as bobs:
+        for name, receiver in (("ada", adas), ("bob", bobs)):
+            secret = new_secret()
+            target = WebhookTarget(url=f"{receiver.base_url}/hook", secret=secret)
+            made.append((await office.submit(await office.hire(name), target, name="good"), secret))
+        await office.runner.work()
+        await post_office.sender.send_due()
+
+    for (job_id, secret), receiver in zip(made, (adas, bobs), strict=True):
+        (request,) = receiver.requests
+        assert_signed(request, secret, office.now)
+        assert orjson.loads(request.partition(b"\r\n\r\n")[2])["data"]["id"] == job_id
+
+
 async def test_a_cancelled_job_is_told_too(post_office: Post) -> None:
     with scripted_server(OK) as receiver:
         await post_office.begin(receiver.base_url)
@@ -238,8 +256,10 @@ async def test_an_endless_answer_is_not_waited_for() -> None:
 
 @pytest.mark.parametrize("answer", [b"nonsense\r\n\r\n", b"HTTP/1.1 2", b"\x16\x03\x01"])
 async def test_an_answer_that_is_none_is_an_error_of_the_receiver(answer: bytes) -> None:
-    with scripted_server(answer) as receiver, pytest.raises(ConnectionError):
-        await post(receiver.base_url, b"{}", {}, LOOPBACK)
+    with scripted_server(answer) as receiver, pytest.raises(ConnectionError) as failed:
+        await post(f"{receiver.base_url}/hook?token=secret", b"{}", {}, LOOPBACK)
+
+    assert "secret" not in str(failed.value)
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "xn--a", "%31%32%37.0.0.1"])

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from galley.core.errors import ConflictError, NotFoundError
 from galley.db.session import Database, open_database
 from galley.stores.passages import Collection, Compare, Draft, NewCollection, Only, Passage, Slice
 from galley.stores.passages_postgres import PostgresPassages, open_passages
 from galley.stores.passages_postgres_tidy import STAGED_FOR
+from galley.stores.passages_postgres_words import Stemmer
 from tests.stores.library import (
     DIMENSIONS,
     MODEL,
@@ -281,3 +283,36 @@ async def test_names_that_no_text_can_have_are_names_of_nothing(database: Databa
         assert not await store.remove("ann", name)
         assert (await store.documents("ann", name=name)).rows == []
         assert await ask(store, library, "tide", only=Only(document_ids=[name])) == []
+
+
+async def test_stems_are_told_also_of_words_that_were_forgotten_meanwhile(database: Database):
+    stemmer = Stemmer(most=2)
+    async with database.engine.connect() as connection:
+        await stemmer.stems(connection, ["tides", "moons"])
+
+        found = await stemmer.stems(connection, ["tides", "harbours"])
+        again = await stemmer.stems(connection, ["moons", "rising", "harbours"])
+
+    assert found == {"tides": "tide", "harbours": "harbour"}
+    assert again == {"moons": "moon", "rising": "rise", "harbours": "harbour"}
+
+
+async def test_what_is_deleted_is_cleared_away_although_that_has_failed_before(database: Database):
+    async def rename(before: str, after: str) -> None:
+        async with database.engine.begin() as connection:
+            await connection.execute(text(f"ALTER TABLE {before} RENAME TO {after}"))
+
+    async with open_passages(database) as store, asyncio.timeout(10):
+        library = await collect(store, "ann")
+        tide, bread = [await add(store, library, name, TIDE) for name in ("tide", "bread")]
+        await rename("passage_words", "elsewhere")
+        with capture_logs() as lines:
+            await store.remove("ann", tide.id)
+            while not any(line["event"] == "passages_not_tidied" for line in lines):  # noqa: ASYNC110 - nobody rings a bell for it
+                await asyncio.sleep(0.02)
+        await rename("elsewhere", "passage_words")
+
+        await store.remove("ann", bread.id)
+
+        while any(await rows_left(database)):  # noqa: ASYNC110 - nobody rings a bell for it
+            await asyncio.sleep(0.02)
