@@ -8,7 +8,7 @@ WORKERS ?= 4
 # The tests start Galley a few hundred times, and each would compile it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install serve test test-all lint format bench bench-peers compat-clients torch lock clean
+.PHONY: help install serve test test-all test-faults lint format bench bench-peers compat-clients torch lock clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -54,6 +54,10 @@ test: lint  ## Every check: lint, types, layering, tests
 test-all: lint  ## The same with the slow tests
 	@sh scripts/test-system-packages
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --hypothesis-profile=repeatable
+
+test-faults: $(VENV)/.installed-dev  ## Every way to fail, short and long: kills, full disks, crowds
+	@sh scripts/test-system-packages
+	$(BIN)/pytest tests/faults
 
 bench: $(VENV)/.installed-dev  ## Measure Galley against the raw engines, as ratios
 	@$(BIN)/python -m benchmarks

