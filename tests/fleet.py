@@ -9,16 +9,15 @@ from typing import Any
 
 import httpx2
 import orjson
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.core.security import make_key
 from galley.db.session import open_database
-from galley.db.tables import ApiRequest, Price
+from galley.db.tables import Price
 from tests.databases import visit
 from tests.load import Ask, Load
 from tests.nginx import Front, nginx
 from tests.node import Node
+from tests.records import states
 from tests.upstream import Call, Upstream, misbehaving, well
 
 MODEL, TEXTS = "far", "far-texts"
@@ -43,12 +42,7 @@ class Fleet:
 
     def states(self) -> dict[str, str]:
         """What the ledger says of every request."""
-
-        async def read(session: AsyncSession) -> dict[str, str]:
-            rows = await session.execute(select(ApiRequest.request_id, ApiRequest.state))
-            return {row.request_id: row.state for row in rows}
-
-        return visit(self.database_url, read)
+        return visit(self.database_url, states)
 
 
 @contextmanager

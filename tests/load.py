@@ -28,6 +28,13 @@ class Failure(NamedTuple):
         """What the server calls it."""
         return orjson.loads(self.told)["error"]["code"]
 
+    @property
+    def is_put_off(self) -> bool:
+        """A refusal that says when to come again, or a stream that says at its end that it is free."""
+        if self.status == 503:
+            return self.retry_after is not None
+        return self.status == 200 and '"code":"ledger_unavailable"' in self.told
+
 
 class Load:
     """Clients that ask again and again, and keep what came of it; only what is billed is counted.

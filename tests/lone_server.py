@@ -8,14 +8,14 @@ from typing import Any
 
 import httpx2
 import orjson
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.core.security import make_key
-from galley.db.tables import ApiRequest, Price
+from galley.db.tables import Price
 from tests.databases import visit
 from tests.load import Ask, Load
 from tests.node import Node, own_settings, running
+from tests.records import states
 from tests.sqlite_file import put_sqlite
 from tests.upstream import Upstream, misbehaving
 
@@ -44,12 +44,7 @@ class LoneServer:
 
     def states(self) -> dict[str, str]:
         """What the ledger says of every request."""
-
-        async def read(session: AsyncSession) -> dict[str, str]:
-            rows = await session.execute(select(ApiRequest.request_id, ApiRequest.state))
-            return {row.request_id: row.state for row in rows}
-
-        return visit(database_url(self.data_dir), read)
+        return visit(database_url(self.data_dir), states)
 
 
 @contextmanager

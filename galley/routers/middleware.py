@@ -4,12 +4,12 @@ import errno
 import re
 
 import structlog
-import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from galley.core.errors import GalleyError, InternalError, OverloadedError
 from galley.core.logging import answering
 from galley.db.session import is_unavailable
+from galley.db.tables import new_id
 from galley.dialects.base import dialect_of
 from galley.routers.answers import send_error
 from galley.services.charge import Arrival
@@ -35,7 +35,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         given = _given_id(scope)
-        arrival = Arrival(str(uuid_utils.uuid7()), given.decode() if given else None)
+        arrival = Arrival(new_id(), given.decode() if given else None)
         scope["arrival"] = arrival
         answering.set(arrival.request_id)
         own_id = arrival.request_id.encode()

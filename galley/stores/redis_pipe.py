@@ -16,7 +16,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 TIMEOUT_S = 0.4
 SLICES = 8
-LATE = 2 * SLICES
+LATE = SLICES
 TOGETHER = 128
 
 Command = tuple[bytes | str | int, ...]

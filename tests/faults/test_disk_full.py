@@ -13,7 +13,6 @@ import psutil
 import pytest
 
 from tests.cli.program import environment, run
-from tests.load import Failure
 from tests.lone_server import CHAT, HELLO, LoneServer, lone_server
 from tests.waiting import until
 
@@ -88,7 +87,7 @@ def test_what_cannot_be_booked_is_refused_and_all_is_as_before_when_there_is_roo
                 load.until(load.count + 20)
             seen += load.whole
 
-            assert [failure for failure in load.failed if not is_put_off(failure)] == []
+            assert [failure for failure in load.failed if not failure.is_put_off] == []
             assert [failure for failure in load.failed if failure.at > normal + 1] == []
             assert (upload.status_code, upload.json()["error"]["code"]) == (503, "disk_full")
             assert (job.status_code, job.headers["retry-after"]) == (503, "1")
@@ -109,10 +108,3 @@ def test_what_cannot_be_booked_is_refused_and_all_is_as_before_when_there_is_roo
         assert [path.suffix for path in (disk.folder / "files").iterdir()] == [""]
         assert checked == [("ok",)]
         assert audit.returncode == 0, audit.stdout + audit.stderr
-
-
-def is_put_off(failure: Failure) -> bool:
-    """A refusal that says when to come again, or a stream whose end says that it is not billed."""
-    if failure.status == 503:
-        return failure.retry_after is not None
-    return failure.status == 200 and '"code":"ledger_unavailable"' in failure.told

