@@ -30,7 +30,7 @@ class Failure(NamedTuple):
 
     @property
     def is_put_off(self) -> bool:
-        """A refusal that says when to come again, or a stream that says at its end that it is free."""
+        """A refusal that says when to come again, or a stream whose end says that it is free."""
         if self.status == 503:
             return self.retry_after is not None
         return self.status == 200 and '"code":"ledger_unavailable"' in self.told
