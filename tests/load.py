@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import httpx2
-import orjson
 
 Ask = tuple[str, dict[str, Any] | None]
 """A path, and what is posted there; None asks for what is there."""
@@ -22,11 +21,6 @@ class Failure(NamedTuple):
     status: int
     told: str
     retry_after: str | None
-
-    @property
-    def code(self) -> str:
-        """What the server calls it."""
-        return orjson.loads(self.told)["error"]["code"]
 
     @property
     def is_put_off(self) -> bool:

@@ -72,7 +72,10 @@ def test_a_killed_engine_is_a_clean_503_and_the_next_request_works(
             time.sleep(0.3)
 
         assert load.failed, "nobody noticed"
-        assert {(each.status, each.code) for each in load.failed} == {(503, "engine_unavailable")}
+        assert 503 in {failure.status for failure in load.failed}
+        for failure in load.failed:  # 200 is a stream that had begun
+            assert failure.status in (200, 503)
+            assert '"code":"engine_unavailable"' in failure.told
         while (answer := server.post("/v1/chat/completions", **CHAT)).status_code != 200:
             assert answer.status_code == 503
             assert int(answer.headers["retry-after"]) >= 1

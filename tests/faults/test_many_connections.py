@@ -30,14 +30,10 @@ STREAMS = 500
 MB = 1_000_000
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _files() -> None:  # pyright: ignore[reportUnusedFunction] - pytest calls it
-    allow_open_files()
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[LoneServer]:
     """With little patience, and 256 open files unless it asks for more."""
+    allow_open_files()  # here, for the clients
     folder = tmp_path_factory.mktemp("crowd")
     with lone_server(folder, through=FEW_FILES, **PATIENCE) as server:
         yield server
@@ -181,7 +177,7 @@ async def test_500_streams_at_once_all_end_and_are_booked_and_the_next_500_take_
         ids += await many_streams(server)
         taken.append(server.node.running.memory_info().rss)
 
-    states = server.states()
+    states = await asyncio.to_thread(server.states)
     assert len(set(ids)) == waves * STREAMS
     assert {states[request_id] for request_id in ids} == {"completed"}
     assert taken[-1] - taken[0] <= max(20 * MB, taken[0] // 20)
