@@ -25,6 +25,7 @@ HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: galley\r\n"
 SLOW = 400
 DRIP_S = 0.3
 CUT_S = 30
+CUT = {b"HTTP/1.1 408", b""}  # nothing where a byte crossed the answer: that resets the connection
 IDLE = 1_000
 STREAMS = 500
 MB = 1_000_000
@@ -47,7 +48,7 @@ def usual_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[LoneServ
 
 
 class Peer:
-    """A connection that says `first`, then a byte now and then where `drips`."""
+    """A connection, and what the server has said on it when it is over."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -131,7 +132,8 @@ async def test_400_slow_peers_are_cut_whatever_they_hold_back_and_good_requests_
     async with Asking(server) as asking:
         told, _ = await besiege(server, asking)
 
-    assert [each[:12] for each in told] == [b"HTTP/1.1 408"] * SLOW
+    assert len(told) == SLOW
+    assert {each[:12] for each in told} <= CUT
 
 
 @pytest.mark.slow
@@ -144,7 +146,8 @@ async def test_400_slow_peers_are_cut_within_30_s_and_good_requests_do_not_feel_
             await asyncio.sleep(0.02)
         told, took_s = await besiege(usual_server, meanwhile)
 
-    assert [each[:12] for each in told] == [b"HTTP/1.1 408"] * SLOW
+    assert len(told) == SLOW
+    assert {each[:12] for each in told} <= CUT
     assert took_s < CUT_S
     assert meanwhile.p99_s() < 10 * before.p99_s()
 
