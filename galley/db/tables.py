@@ -1,6 +1,5 @@
 """The tables. Ids are UUIDs, to us as text of 36 characters; times are aware UTC."""
 
-import time
 from datetime import UTC, date, datetime
 from typing import Any, Literal
 
@@ -23,12 +22,12 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
 
+from galley.db.ids import new_id
+
 State = Literal["open", "completed", "refused", "failed", "cancelled", "interrupted"]
 """How far a request got. `interrupted`: its server died before it could say more."""
 
 UserStatus = Literal["active", "disabled"]
-
-MOST_AHEAD_MS = 1_000
 
 OPEN = text("state = 'open'")
 """Written out, not bound: that is how both databases know the partial index for it."""
@@ -77,18 +76,6 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
-
-
-def new_id() -> str:
-    """Make an id that tells the time; later ones sort after earlier ones.
-
-    A clock that is set back breaks that order: its library would rather tell the old time for as
-    long as it takes, and the books would disagree with the calendar.
-    """
-    made, now_ns = str(uuid_utils.uuid7()), time.time_ns()
-    if int(made[:8] + made[9:13], 16) > now_ns // 1_000_000 + MOST_AHEAD_MS:
-        return str(uuid_utils.uuid7(nanoseconds=now_ns))
-    return made
 
 
 def parse_id(value: str) -> str | None:

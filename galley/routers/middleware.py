@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from galley.core.errors import GalleyError, InternalError, OverloadedError
 from galley.core.logging import answering
+from galley.db.ids import new_id
 from galley.db.session import is_unavailable
-from galley.db.tables import new_id
 from galley.dialects.base import dialect_of
 from galley.routers.answers import send_error
 from galley.services.charge import Arrival
