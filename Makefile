@@ -8,8 +8,8 @@ WORKERS ?= 4
 # The tests start Galley a few hundred times, and each would compile it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install serve checked system-packages test test-all lint format bench bench-peers \
-  compat-clients torch lock clean
+.PHONY: help install serve checked system-packages test test-all test-faults lint format bench \
+  bench-peers compat-clients torch lock clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -60,6 +60,9 @@ test: checked  ## Every check: lint, types, layering, tests
 
 test-all: checked  ## The same with the slow tests
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --hypothesis-profile=repeatable
+
+test-faults: $(VENV)/.installed-dev system-packages  ## Every way to fail, short and long: kills, full disks, crowds
+	$(BIN)/pytest tests/faults
 
 bench: $(VENV)/.installed-dev  ## Measure Galley against the raw engines, as ratios
 	@$(BIN)/python -m benchmarks

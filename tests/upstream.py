@@ -111,6 +111,10 @@ class Upstream:
         """Take connections, again on the same port."""
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(5)
 
+    def soon(self, change: Callable[[], object]) -> None:
+        """Have something done on its thread."""
+        self._loop.call_soon_threadsafe(change)
+
     async def _open(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
@@ -212,6 +216,21 @@ def _messages() -> list[str]:
         ),
         json.dumps({"type": "message_stop"}),
     ]
+
+
+def in_two_parts(server: Upstream) -> Callable[[], None]:
+    """Let its answers stop before their last event, until what is returned is called."""
+    go_on = asyncio.Event()
+
+    async def behave(call: Call) -> None:
+        *first, last = call.good()
+        await call.begin()
+        await call.events(*first, end=False)
+        await go_on.wait()
+        await call.events(last)
+
+    server.behaviour = behave
+    return lambda: server.soon(go_on.set)
 
 
 async def well(call: Call) -> None:

@@ -16,6 +16,7 @@ from galley.cli.console import say
 from galley.cli.listening import why_not
 from galley.cli.welcome import Welcome
 from galley.core.heap import freeze_heap
+from galley.core.process import allow_open_files
 from galley.core.settings import Settings, SettingsError
 from galley.main import create_app
 from galley.routers.protocol import WatchedProtocol, make_protocol
@@ -35,6 +36,7 @@ def run_server(settings: Settings, listener: socket.socket) -> None:
     Raises:
         SettingsError: it cannot start with these settings.
     """
+    allow_open_files()
     app = create_app(settings)
     config = uvicorn.Config(
         app,

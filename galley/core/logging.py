@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import MutableMapping
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, BinaryIO, Self
 
@@ -102,7 +103,8 @@ class _Lines:
             self._write()
 
     def _write(self) -> None:
-        with self._writing:
+        # What a full disk or a closed pipe does not take is lost: whoever said it has work to do.
+        with self._writing, suppress(OSError):
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             self._out.write(b"".join(line + b"\n" for line in lines))
             self._out.flush()

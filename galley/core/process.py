@@ -6,6 +6,7 @@ The names `process_*` are those that Prometheus' own clients have, here on every
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,16 @@ from prometheus_client.registry import Collector
 from galley import __version__
 from galley.core.gpu import Gpus
 from galley.core.memory import usage
+
+
+def allow_open_files() -> None:
+    """Let this process open as many files as it may: every connection is one."""
+    if sys.platform != "win32":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with suppress(ValueError, OSError):  # "any number", which not every kernel takes
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class ProcessCollector(Collector):

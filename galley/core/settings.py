@@ -190,10 +190,10 @@ class Settings(BaseSettings):
         default=10.0, gt=0, le=600, description="Longest wait for a request's headers, in seconds."
     )
     body_timeout: float = Field(
-        default=30.0,
+        default=20.0,
         gt=0,
         le=3600,
-        description="Longest pause within a request's body, in seconds.",
+        description="Longest pause within a request's body, in seconds; a trickle is one.",
     )
     keep_alive_timeout: float = Field(
         default=75.0,

@@ -103,8 +103,14 @@ class Ledger:
         self._writing = Batch()
         self._singles: deque[Batch] = deque()
         self._at_work = False
+        self._failing = False
         self._rested = asyncio.Event()
         self._closed = False
+
+    @property
+    def problem(self) -> str | None:
+        """What is the matter while rows wait that the last commit could not write."""
+        return "cannot be written" if self._failing and self._kept else None
 
     @property
     def waiting(self) -> int:
@@ -213,6 +219,7 @@ class Ledger:
         if isinstance(error, RefusedRowError) and len(batch.rows) > 1:
             self._singles.extend(batch.split())  # find the culprit, and spare the others
         else:
+            self._failing = error is not None and not isinstance(error, RefusedRowError)
             if error:
                 reason = str(error).partition("\n")[0]
                 log.error("ledger_commit_failed", rows=len(batch.rows), error=reason)

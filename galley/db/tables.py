@@ -22,6 +22,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
 
+from galley.db.ids import new_id
+
 State = Literal["open", "completed", "refused", "failed", "cancelled", "interrupted"]
 """How far a request got. `interrupted`: its server died before it could say more."""
 
@@ -74,11 +76,6 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
-
-
-def new_id() -> str:
-    """Make an id; later ones sort after earlier ones."""
-    return str(uuid_utils.uuid7())
 
 
 def parse_id(value: str) -> str | None:

@@ -1,13 +1,14 @@
 """The outermost layer: every request gets an id, a line in the log, and an answer."""
 
+import errno
 import re
 
 import structlog
-import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from galley.core.errors import GalleyError, InternalError, OverloadedError
 from galley.core.logging import answering
+from galley.db.ids import new_id
 from galley.db.session import is_unavailable
 from galley.dialects.base import dialect_of
 from galley.routers.answers import send_error
@@ -17,6 +18,7 @@ log = structlog.get_logger(__name__)
 
 _SANE_ID = re.compile(rb"[\w.:@/+=-]{1,128}", re.ASCII)
 QUIET = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class RequestMiddleware:
@@ -33,7 +35,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         given = _given_id(scope)
-        arrival = Arrival(str(uuid_utils.uuid7()), given.decode() if given else None)
+        arrival = Arrival(new_id(), given.decode() if given else None)
         scope["arrival"] = arrival
         answering.set(arrival.request_id)
         own_id = arrival.request_id.encode()
@@ -85,6 +87,13 @@ def _in_words(failure: Exception, request_id: str, path: str) -> GalleyError:
             "The server's database does not answer. Try again in a moment.",
             code="database_unavailable",
             retry_after=1,
+        )
+    if isinstance(failure, OSError) and failure.errno in _FULL:
+        log.error("disk_full", request_id=request_id, path=path, error=str(failure))
+        return OverloadedError(
+            "The server's disk is full, so nothing was kept. Try again later.",
+            code="disk_full",
+            retry_after=10,
         )
     log.exception("request_failed", request_id=request_id, path=path)
     return InternalError(

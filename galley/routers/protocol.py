@@ -27,6 +27,7 @@ MAX_HEADER_BYTES = 65_536
 MAX_PIPELINED = 16
 LONGEST_SWEEP_PAUSE_S = 1.0
 MAX_KERNEL_BACKLOG = 131_072
+SLOWEST_BODY = 500  # bytes a second; what is slower counts as pausing
 
 
 def make_protocol(settings: Settings) -> type[HttpToolsProtocol]:
@@ -110,10 +111,11 @@ class WatchedProtocol(HttpToolsProtocol):
             )
 
     def data_received(self, data: bytes) -> None:
-        if self._awaited is not _Awaited.HEADERS and not self._is_leftover():
-            self._since = self.loop.time()
-            if self._awaited is _Awaited.NOTHING:
-                self._awaited = _Awaited.HEADERS
+        if self._awaited is _Awaited.NOTHING:
+            self._awaited, self._since = _Awaited.HEADERS, self.loop.time()
+        elif self._awaited is _Awaited.BODY and not self._is_leftover():
+            # Each byte buys a little time: who sends one now and then runs out of it.
+            self._since = min(self.loop.time(), self._since + len(data) / SLOWEST_BODY)
         self._overhead += len(data)
         super().data_received(data)
         if self._overhead > MAX_HEADER_BYTES:

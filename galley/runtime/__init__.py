@@ -127,7 +127,8 @@ class Runtime:
                 await session.execute(select(1))
         except (SQLAlchemyError, OSError, TimeoutError):
             return "not answering"
-        return (self.claim.problem if self.claim is not None else None) or "ok"
+        claimed = self.claim.problem if self.claim is not None else None
+        return claimed or self.meter.problem or "ok"
 
 
 Door = Callable[[Runtime, Asked], Awaitable[Answered]]

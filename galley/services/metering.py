@@ -98,6 +98,11 @@ class Meter:
             charge.trace.end(told_of(charge), usage_of(record), error)
 
     @property
+    def problem(self) -> str | None:
+        """What is the matter with the ledger; None when nothing is."""
+        return self._ledger.problem
+
+    @property
     def traces(self) -> bool:
         """Whether anybody collects traces."""
         return self._tracer is not None

@@ -1,13 +1,21 @@
-"""Which UTC day and month it is, in whole microseconds."""
+"""What time it is, in whole microseconds, and which UTC day and month."""
 
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from galley.core.limits import Period
 
 SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US
+
+
+class Moment(NamedTuple):
+    """Now, in microseconds: since the epoch, and by a clock that nobody can set."""
+
+    wall: int
+    steady: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from galley.stores.limiter_calendar import (
     MINUTE_US,
     SECOND_US,
     Calendar,
+    Moment,
     Span,
     is_calendar,
     microseconds,
@@ -30,12 +31,12 @@ class MemoryLimiter:
 
     Args:
         spent: seeds the counters of days, months and ever.
-        clock: seconds since the epoch.
+        clock: seconds since the epoch; None takes the machine's, and for minutes its steady one.
     """
 
     problem: str | None = None
 
-    def __init__(self, spent: Spent, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, spent: Spent, *, clock: Callable[[], float] | None = None) -> None:
         self._clock = clock
         self._ledger = LedgerReader(spent)
         self._calendar = Calendar()
@@ -47,10 +48,10 @@ class MemoryLimiter:
         self._totals: dict[str, tuple[Span, dict[Counter, Total]]] = {}
 
     async def reserve(self, request_id: str, demands: Sequence[Demand]) -> Verdict:
-        now = microseconds(self._clock())
+        now = self._now()
         while (tallies := self._find(demands, now)) is None:
             await self._load(demands, now)
-            now = microseconds(self._clock())
+            now = self._now()
         pairs = list(zip(tallies, demands, strict=True))
         if request_id not in self._held:
             over = _add(pairs)
@@ -86,11 +87,17 @@ class MemoryLimiter:
     async def aclose(self) -> None:
         """Nothing is told to anybody."""
 
-    def _find(self, demands: Sequence[Demand], now: int) -> list[Tally] | None:
+    def _now(self) -> Moment:
+        if self._clock is None:
+            return Moment(microseconds(time.time()), microseconds(time.monotonic()))
+        now = microseconds(self._clock())
+        return Moment(now, now)
+
+    def _find(self, demands: Sequence[Demand], now: Moment) -> list[Tally] | None:
         """The tally of each demand, up to date; None while one of them is not known yet."""
-        if not 0 <= now - self._generation_us < MINUTE_US:
+        if not 0 <= now.steady - self._generation_us < MINUTE_US:
             self._older_windows, self._windows = self._windows, {}
-            self._generation_us = now
+            self._generation_us = now.steady
         tallies: list[Tally] = []
         for demand in demands:
             counter = demand.counter
@@ -120,14 +127,17 @@ class MemoryLimiter:
             if gauge is not None and not gauge.used:
                 del self._gauges[demand.counter]
 
-    def _current(self, counter: Counter, now: int) -> tuple[Span, dict[Counter, Total]]:
+    def _current(self, counter: Counter, now: Moment) -> tuple[Span, dict[Counter, Total]]:
         """The totals of this day or month, or of ever; those of the last one are let go."""
         current = self._totals.get(counter.period)
-        if current is None or not current[0].begin_us <= now < current[0].end_us:
-            current = self._totals[counter.period] = self._calendar.span(counter.period, now), {}
+        if current is None or not current[0].begin_us <= now.wall < current[0].end_us:
+            current = self._totals[counter.period] = (
+                self._calendar.span(counter.period, now.wall),
+                {},
+            )
         return current
 
-    async def _load(self, demands: Sequence[Demand], now: int) -> None:
+    async def _load(self, demands: Sequence[Demand], now: Moment) -> None:
         asked = {demand.counter for demand in demands if is_calendar(demand.counter.period)}
         current = [(counter, *self._current(counter, now)) for counter in asked]
         unknown = [found for found in current if found[0] not in found[2]]
@@ -154,14 +164,14 @@ def _add(pairs: Sequence[tuple[Tally, Demand]]) -> list[tuple[Tally, Demand, int
     return over
 
 
-def _wait_s(tally: Tally, excess: int, now: int) -> float:
+def _wait_s(tally: Tally, excess: int, now: Moment) -> float:
     # Even if nothing were used, it would be too much.
     if excess > tally.used:
         return math.inf
     return tally.wait_us(excess, now) / SECOND_US
 
 
-def _states(pairs: Sequence[tuple[Tally, Demand]], now: int) -> list[State]:
+def _states(pairs: Sequence[tuple[Tally, Demand]], now: Moment) -> list[State]:
     return [
         State(max(0, demand.limit - tally.used), tally.reset_us(now) / SECOND_US)
         for tally, demand in pairs

@@ -72,7 +72,7 @@ class RedisLimiter:
     ) -> None:
         self.problem: str | None = None
         self._lost = lost
-        self._new_local = lambda: MemoryLimiter(spent, clock=clock or time.time)
+        self._new_local = lambda: MemoryLimiter(spent, clock=clock)
         self._local = self._new_local()
         self._lost_at = -FORGET_LOCAL_S
         self._held: dict[str, _Held] = {}

@@ -9,13 +9,14 @@ import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
 TIMEOUT_S = 0.4
 SLICES = 8
+LATE = SLICES
 TOGETHER = 128
 
 Command = tuple[bytes | str | int, ...]
@@ -34,9 +35,10 @@ class LostError(Exception):
 
 
 class Patience:
-    """Times out like `asyncio.timeout`, but counts only the time in which this loop turned.
+    """Times out like `asyncio.timeout`, but counts only silence, while this loop turned in time.
 
-    While something holds up the loop, an answer lies unread: that is not Redis's fault.
+    While something holds up the loop, an answer lies unread: that is not Redis's fault. So a slice
+    of the time that ends late is not counted; for `LATE` of them, or nobody would ever give up.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -44,10 +46,12 @@ class Patience:
         self._deadline = asyncio.timeout(None)
         self._slice_s = timeout_s / SLICES
         self._slices = SLICES
+        self._late = LATE
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> Self:
         await self._deadline.__aenter__()
-        self._timer = self._loop.call_later(self._slice_s, self._turned)
+        self._begin_slice()
+        return self
 
     async def __aexit__(
         self,
@@ -58,10 +62,21 @@ class Patience:
         self._timer.cancel()
         return await self._deadline.__aexit__(kind, error, trace)
 
+    def heard(self) -> None:
+        """Begin anew: it has said something."""
+        self._slices = SLICES
+
+    def _begin_slice(self) -> None:
+        self._due = self._loop.time() + self._slice_s
+        self._timer = self._loop.call_at(self._due, self._turned)
+
     def _turned(self) -> None:
-        self._slices -= 1
+        if self._late and self._loop.time() - self._due > self._slice_s / 2:
+            self._late -= 1
+        else:
+            self._slices -= 1
         if self._slices:
-            self._timer = self._loop.call_later(self._slice_s, self._turned)
+            self._begin_slice()
         else:
             self._deadline.reschedule(self._loop.time())
 
@@ -115,8 +130,8 @@ class RedisPipe:
         while self._queued:
             batch, self._queued = self._queued[:TOGETHER], self._queued[TOGETHER:]
             try:
-                async with Patience(self._timeout_s):
-                    answers = await self._ask([command for command, _ in batch])
+                async with Patience(self._timeout_s) as patience:
+                    answers = await self._ask([command for command, _ in batch], patience)
             # Whatever the way breaks with, the libraries below name it in many ways.
             except Exception as error:
                 # Those who queued behind have waited as long, and would meet the same.
@@ -126,12 +141,14 @@ class RedisPipe:
                 _deliver(future, answer)
         self._sender = None
 
-    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+    async def _ask(self, commands: Sequence[Command], patience: Patience) -> list[Any]:
         answers = await self._round_trip(commands)
         again = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if again:
             for script in self._scripts:
+                patience.heard()
                 await self._redis.script_load(script.text)
+            patience.heard()
             repeated = await self._round_trip([commands[n] for n in again])
             for n, answer in zip(again, repeated, strict=True):
                 answers[n] = answer

@@ -18,8 +18,8 @@ from galley.core.security import make_key
 from galley.db.session import open_database
 from galley.services.pricing import Pricing
 from tests.cli.program import PROGRAM, Serving, environment, run, serve
-from tests.faults.test_kill import free_port
-from tests.upstream import TEXT, Call, misbehaving
+from tests.node import free_port
+from tests.upstream import TEXT, in_two_parts, misbehaving
 
 ASK = {"model": "far", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -43,16 +43,8 @@ class Stopping:
 @pytest.fixture(scope="module")
 def stopping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stopping]:
     folder, key = tmp_path_factory.mktemp("stopping"), make_key()
-    go_on = asyncio.Event()
-
-    async def in_two_parts(call: Call) -> None:
-        *first, last = call.good()
-        await call.begin()
-        await call.events(*first, end=False)
-        await go_on.wait()
-        await call.events(last)
-
-    with misbehaving(in_two_parts) as far, ExitStack() as stack:
+    with misbehaving() as far, ExitStack() as stack:
+        go_on = in_two_parts(far)
         models = json.dumps({"far": {"kind": "chat", "source": far.url}})
         env = environment(folder, embedded_models=False, bootstrap_key=key, models=models)
         asyncio.run(_make_free(folder, "far"))
@@ -78,7 +70,7 @@ def stopping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stopping]:
             "ready": others[3].get("/health/ready"),
             "live": others[4].get("/health/live"),
         }
-        far._loop.call_soon_threadsafe(go_on.set)
+        go_on()
         said += "".join(pieces)
         status = serving.process.wait(30)
         yield Stopping(

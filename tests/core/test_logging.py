@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import orjson
 import pytest
@@ -114,3 +115,16 @@ def test_pretty_lines_are_for_people() -> None:
 
     assert "request_finished" in text
     assert not text.startswith("{")
+
+
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="only Linux has a disk that is always full"
+)
+def test_a_full_disk_under_the_log_stops_nobody() -> None:
+    program = PROGRAM.format(format="json", level="info") + "print('done')"
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], check=False, stdout=subprocess.PIPE, stderr=full
+        )
+
+    assert done.stdout == b"done\n"

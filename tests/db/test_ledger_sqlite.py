@@ -65,6 +65,21 @@ async def test_a_failed_commit_is_told_to_those_who_wait_and_the_next_one_works(
     assert len(await stored_requests(database)) == 2
 
 
+async def test_it_says_so_while_rows_wait_that_cannot_be_written(
+    ledger: Ledger, database: Database
+):
+    healthy = ledger.problem
+    with locked(database):
+        ledger.close(finished(new_record(), state="refused", status=429))
+        while ledger.problem is None:  # noqa: ASYNC110 - it is on another thread
+            await asyncio.sleep(0.02)
+        problem = ledger.problem
+    await ledger.settle(finished(new_record()))
+
+    assert (healthy, problem, ledger.problem) == (None, "cannot be written", None)
+    assert len(await stored_requests(database)) == 2
+
+
 async def test_a_failed_commit_that_nobody_waits_for_is_only_logged(
     ledger: Ledger, database: Database
 ):

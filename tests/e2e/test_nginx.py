@@ -9,10 +9,10 @@ import pytest
 
 from galley.db.session import open_database
 from galley.services.pricing import Pricing
-from tests.faults.test_kill import free_port
 from tests.nginx import Front, nginx
+from tests.node import free_port
 from tests.serving import LiveServer, make_settings, serving
-from tests.upstream import Call, Upstream, misbehaving
+from tests.upstream import Call, Upstream, in_two_parts, misbehaving
 from tests.upstream_faults import cut_before_headers, hang_mid_stream
 
 ASK = {"model": "far", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
@@ -50,20 +50,11 @@ def test_the_pieces_of_a_stream_arrive_as_they_are_made(
     behind: tuple[LiveServer, Front, Upstream],
 ) -> None:
     server, front, far = behind
-    go_on = asyncio.Event()
-
-    async def in_two_parts(call: Call) -> None:
-        *first, last = call.good()
-        await call.begin()
-        await call.events(*first, end=False)
-        await go_on.wait()
-        await call.events(last)
-
-    far.behaviour = in_two_parts
+    go_on = in_two_parts(far)
     with client(front, server.key) as api, api.stream("POST", CHAT, json=ASK) as answer:
         pieces = answer.iter_text()
         said = next(pieces)  # while the last is not made yet
-        far._loop.call_soon_threadsafe(go_on.set)
+        go_on()
         said += "".join(pieces)
 
     assert answer.status_code == 200

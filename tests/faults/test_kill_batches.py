@@ -17,7 +17,7 @@ import pytest
 from galley.core.catalogue import EMBEDDED_MODELS
 from galley.core.security import make_key
 from galley.db.tables import id_bytes
-from tests.faults.test_kill import galley_serve
+from tests.node import galley_serve
 from tests.routers.batch_files import content, embedding_lines, ended, start
 from tests.serving import LiveServer, make_settings, serving
 

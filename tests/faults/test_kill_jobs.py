@@ -20,10 +20,11 @@ from galley.core.catalogue import EMBEDDED_MODELS
 from galley.core.security import make_key
 from galley.db.tables import ApiRequest
 from galley.db.work_tables import File
-from tests.faults.test_kill import galley_serve
-from tests.faults.test_two_servers import until, visit
+from tests.databases import visit
+from tests.node import galley_serve
 from tests.redis_server import RedisServer
 from tests.serving import make_settings, serving
+from tests.waiting import until
 
 MODEL = "all-minilm-l6-v2"
 ONE_MODEL = {

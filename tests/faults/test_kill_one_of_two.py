@@ -7,10 +7,12 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.databases import visit
 from tests.faults.test_kill_jobs import LONGEST_S, ended, lose_leases
-from tests.faults.test_two_servers import until
-from tests.fleet import ASKS, TEXTS, Failure, Load, fleet, visit
+from tests.fleet import ASKS, TEXTS, fleet, load_of
+from tests.load import Failure
 from tests.redis_server import RedisServer
+from tests.waiting import until
 
 EACH = 2
 
@@ -28,7 +30,7 @@ def test_nginx_carries_on_the_ledger_is_whole_and_jobs_finish_elsewhere(
     pause_s: float,
 ) -> None:
     with fleet(tmp_path, postgresql_url, redis_server.url) as servers, servers.client() as api:
-        with Load(servers, each=EACH, pause_s=pause_s) as load:
+        with load_of(servers, each=EACH, pause_s=pause_s) as load:
             submit(api, jobs)
             load.until(count // 2)
             dead, alive = servers.nodes

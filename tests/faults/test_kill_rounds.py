@@ -13,7 +13,8 @@ import pytest
 from galley.core.security import make_key
 from galley.db.tables import id_bytes
 from tests.cli.program import environment, run
-from tests.faults.test_kill import Load, galley_serve
+from tests.faults.test_kill import load_of
+from tests.node import galley_serve
 from tests.redis_server import RedisServer
 
 ROUNDS = 6
@@ -30,10 +31,10 @@ def test_six_rounds_of_kill_9_lose_nothing_bill_nothing_twice_and_hold_nothing(
     for _ in range(ROUNDS):
         with galley_serve(tmp_path, models_dir, key, **redis) as (url, pid):
             limited = limited or limited_key(url, key)
-            with Load(url, limited) as load:
+            with load_of(url, limited) as load:
                 time.sleep(2)
                 os.kill(pid, signal.SIGKILL)
-            seen += load.seen
+            seen += load.whole
 
     with galley_serve(tmp_path, models_dir, key, **redis) as (url, _):
         waited = until_all_slots_are_free(url, limited)
@@ -66,8 +67,8 @@ def until_all_slots_are_free(url: str, key: str) -> float:
     """Wait until six requests run at a time again; return how long that took, in seconds."""
     began = time.monotonic()
     while time.monotonic() - began < RELEASED_S:
-        with Load(url, key) as load:
+        with load_of(url, key) as load:
             time.sleep(1)
-        if not load.failures:
+        if not load.failed:
             return time.monotonic() - began
     return RELEASED_S

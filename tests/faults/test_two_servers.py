@@ -4,12 +4,10 @@ import asyncio
 import os
 import signal
 import threading
-import time
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import httpx2
 import orjson
@@ -18,18 +16,18 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.core.security import make_key
-from galley.db.session import open_database, visit_database
+from galley.db.session import open_database
 from galley.db.tables import ApiRequest, Instance, Price, utc_now
 from galley.services.instances import BEAT_S, SILENT
 from tests.cli.program import environment, run
-from tests.faults.test_kill import galley_serve
+from tests.databases import visit
 from tests.loopback import HANG, scripted_server
+from tests.node import galley_serve
 from tests.redis_server import RedisServer
 from tests.serving import make_settings, serving
+from tests.waiting import until
 
 MODEL = "far"
-
-T = TypeVar("T")
 
 
 @pytest.mark.slow
@@ -120,18 +118,3 @@ def silence(url: str) -> None:
         await session.execute(update(Instance).values(seen_at=seen_at))
 
     visit(url, change)
-
-
-def visit(url: str, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with visit_database(url) as sessions, sessions.begin() as session:
-            return await work(session)
-
-    return asyncio.run(run())
-
-
-def until(done: Callable[[], bool], longest_s: float = 10) -> None:
-    end = time.monotonic() + longest_s
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.1)

@@ -19,6 +19,7 @@ from tests.routers.door import PIECE, App, Door
 pytestmark = pytest.mark.anyio
 
 GOOD = b"POST / HTTP/1.1\r\nhost: galley\r\ncontent-length: 5\r\n\r\nhello"
+LONG = b"POST / HTTP/1.1\r\nhost: galley\r\ncontent-length: 5000\r\n\r\n"
 
 
 Open = Callable[..., AbstractAsyncContextManager[Door]]
@@ -85,11 +86,12 @@ async def test_headers_that_do_not_come_are_refused_in_time(serve: Open, start: 
         assert rest.endswith(b'{"detail":"The request\'s headers took too long."}')
 
 
-async def test_headers_that_drip_are_refused_although_bytes_arrive(serve: Open) -> None:
-    async with serve(header_timeout=0.4) as door:
+@pytest.mark.parametrize("start", [GOOD[:20], LONG], ids=["headers", "body"])
+async def test_what_drips_is_refused_although_bytes_arrive(serve: Open, start: bytes) -> None:
+    async with serve(header_timeout=0.4, body_timeout=0.4) as door:
         peer = await door.knock()
         ended = asyncio.create_task(peer.closed())
-        await peer.send(GOOD[:20])
+        await peer.send(start)
         begin = time.monotonic()
 
         while not ended.done() and time.monotonic() - begin < 10:
@@ -97,38 +99,6 @@ async def test_headers_that_drip_are_refused_although_bytes_arrive(serve: Open) 
             await asyncio.sleep(0.05)
 
         assert (await ended).startswith(b"HTTP/1.1 408")
-
-
-async def test_slowloris_is_cut_while_good_requests_are_unharmed(serve: Open) -> None:
-    await _withstand(serve, attackers=100, header_timeout=1.0, patience=20)
-
-
-@pytest.mark.slow
-async def test_400_slowloris_connections_are_cut_within_30_s(serve: Open) -> None:
-    await _withstand(serve, attackers=400, header_timeout=10.0, patience=30)
-
-
-async def _withstand(serve: Open, attackers: int, header_timeout: float, patience: float) -> None:
-    async with serve(header_timeout=header_timeout) as door:
-        slow = [await door.knock() for _ in range(attackers)]
-        for peer in slow:
-            await peer.send(b"GET / HTTP/1.1\r\nx-slow: ")
-        ends = [asyncio.create_task(peer.closed()) for peer in slow]
-        good = await door.knock()
-        begin, slowest = time.monotonic(), 0.0
-
-        while not all(end.done() for end in ends) and time.monotonic() - begin < patience:
-            for peer, end in zip(slow, ends, strict=True):
-                if not end.done():
-                    peer.writer.write(b"x")
-            sent = time.monotonic()
-            await good.send(GOOD)
-            assert (await good.answer())[0] == 200
-            slowest = max(slowest, time.monotonic() - sent)
-            await asyncio.sleep(0.1)
-
-        assert all(end.done() and end.result().startswith(b"HTTP/1.1 408") for end in ends)
-        assert slowest < 1
 
 
 async def test_a_body_that_stops_arriving_ends_the_request(serve: Open) -> None:
@@ -149,14 +119,14 @@ async def test_a_body_that_stops_arriving_ends_the_request(serve: Open) -> None:
 async def test_a_body_may_take_longer_than_the_timeout_while_it_keeps_coming(serve: Open) -> None:
     async with serve(body_timeout=0.6, header_timeout=0.3) as door:
         peer = await door.knock()
-        await peer.send(GOOD[:-5])
-        for letter in b"hello":
+        await peer.send(LONG)
+        for _ in range(5):
             await asyncio.sleep(0.25)
-            await peer.send(bytes([letter]))
+            await peer.send(b"x" * 1_000)
 
         status, _, body = await peer.answer()
 
-        assert (status, body) == (200, b"5")
+        assert (status, body) == (200, b"5000")
 
 
 @pytest.mark.parametrize("chunked", [False, True])

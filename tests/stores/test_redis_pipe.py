@@ -7,6 +7,7 @@ import time
 import pytest
 from redis.asyncio import Redis
 
+from galley.stores.limiter_shared import RESERVE, SETTLE
 from galley.stores.redis_pipe import LostError, RedisPipe, end
 from tests.redis_server import RedisServer
 
@@ -61,6 +62,26 @@ async def test_a_loop_that_is_held_up_does_not_take_redis_for_lost(redis_client:
         time.sleep(0.15)  # noqa: ASYNC251 - to hold up the loop
 
         assert await asked
+
+
+async def test_a_loop_that_is_late_at_every_turn_does_not_take_redis_for_lost(
+    own_redis: RedisServer,
+):
+    async def hold_up() -> None:
+        while True:
+            time.sleep(0.03)  # noqa: ASYNC251 - so it is, with too many threads
+            await asyncio.sleep(0)
+
+    async with own_redis.client() as client:
+        pipe = RedisPipe(client, [RESERVE, SETTLE] * 4, timeout_s=0.1)
+        await pipe.send("PING")
+        holding_up = asyncio.create_task(hold_up())
+        # Redis does not know the scripts yet: many round trips, of several turns each.
+        settled = pipe.run(SETTLE, ["held", "settled"], "a", "settle", "{}")
+        await asyncio.wait([settled])
+        holding_up.cancel()
+
+    assert settled.exception() is None
 
 
 async def test_silence_is_a_loss_to_all_who_wait_at_the_same_moment(own_redis: RedisServer):
