@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from galley.db.engine import make_engine
 from galley.db.months import make_months
+from galley.db.record import AMOUNTS
 from galley.db.session import Database
 from galley.db.tables import new_id
 
@@ -29,28 +30,32 @@ SELECT
   (CAST(:models AS text[]))[1 + m], false, 200,
   n % 2000, 0, n % 500, n % 2, n % 1000, random() * 250, random() * 1000, at
 FROM (
-  SELECT
-    n, CAST(:start AS timestamptz) + make_interval(secs => n * 86400.0 / :per_day) AS at,
-    abs(hashint8(n) % :n_users) AS u, abs(hashint8(n + 1000000000) % :n_models) AS m
-  FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n
+  SELECT n, at, (:shift * (extract(hour FROM at)::int / 8)) + abs(hashint8(n) % :shift) AS u,
+    abs(hashint8(n + 1000000000) % :n_models) AS m
+  FROM (
+    SELECT n, CAST(:start AS timestamptz) + make_interval(secs => n * 86400.0 / :per_day) AS at
+    FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n
+  ) AS timed
 ) AS made
 """
 
-_AMOUNTS = (
-    "count(*), count(*) FILTER (WHERE state = 'completed'), sum(prompt_tokens),"
-    " sum(completion_tokens), sum(units), sum(cost), sum(response_time_ms)"
-)
-_COLUMNS = "requests, successes, prompt_tokens, completion_tokens, units, cost, response_time_ms"
-_OF_DAYS = "created_at >= CAST(:begin AS timestamptz) AND created_at < CAST(:end AS timestamptz)"
+_COLUMNS = ", ".join(AMOUNTS)
 _HOURS = f"""
 INSERT INTO usage_hourly (user_id, hour, key_id, endpoint, served_model, {_COLUMNS})
-SELECT user_id, date_trunc('hour', created_at, 'UTC'), key_id, endpoint, served_model, {_AMOUNTS}
-FROM api_requests WHERE {_OF_DAYS} GROUP BY 1, 2, 3, 4, 5
+SELECT
+  user_id, date_trunc('hour', created_at, 'UTC'), key_id, endpoint, served_model,
+  count(*), count(*) FILTER (WHERE state = 'completed'),
+  {", ".join(f"sum({name})" for name in AMOUNTS[2:])}
+FROM api_requests
+WHERE created_at >= CAST(:begin AS timestamptz) AND created_at < CAST(:end AS timestamptz)
+GROUP BY 1, 2, 3, 4, 5
 """  # noqa: S608 - our own columns
 _DAYS = f"""
 INSERT INTO usage_daily (user_id, day, endpoint, served_model, {_COLUMNS})
-SELECT user_id, (created_at AT TIME ZONE 'UTC')::date, endpoint, served_model, {_AMOUNTS}
-FROM api_requests WHERE {_OF_DAYS} GROUP BY 1, 2, 3, 4
+SELECT
+  user_id, (hour AT TIME ZONE 'UTC')::date, endpoint, served_model,
+  {", ".join(f"sum({name})" for name in AMOUNTS)}
+FROM usage_hourly GROUP BY 1, 2, 3, 4
 """  # noqa: S608 - our own columns
 _BYTES = """
 SELECT
@@ -72,6 +77,8 @@ async def fill_postgresql(
 ) -> Bytes:
     """Write `PER_DAY` requests for each of the `DAYS` before `until`, and their sums.
 
+    Users come in shifts of eight hours.
+
     Args:
         models: the endpoint of each model by its name.
     """
@@ -84,7 +91,8 @@ async def fill_postgresql(
         given = {
             "instance": new_id(), "users": user_ids, "keys": [new_id() for _ in user_ids],
             "models": list(models), "endpoints": list(models.values()),
-            "n_users": len(user_ids), "n_models": len(models), "start": start, "per_day": PER_DAY,
+            "shift": len(user_ids) // 3, "n_models": len(models),
+            "start": start, "per_day": PER_DAY,
         }  # fmt: skip
         for day in range(0, DAYS, AT_ONCE):
             part = {"first": day * PER_DAY, "last": (day + AT_ONCE) * PER_DAY - 1}
@@ -92,7 +100,7 @@ async def fill_postgresql(
             begin = start + timedelta(days=day)
             span = {"begin": begin, "end": begin + timedelta(days=AT_ONCE)}
             await connection.execute(text(_HOURS), span)
-            await connection.execute(text(_DAYS), span)
+        await connection.execute(text(_DAYS))
     idle = engine.execution_options(isolation_level="AUTOCOMMIT")
     async with idle.connect() as connection:  # as the server does by itself, in time
         await connection.execute(text("VACUUM ANALYZE"))
