@@ -53,7 +53,7 @@ class Accounts:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sessions = sessions
-        self._holders = Holders(sessions)
+        self._holders = Holders(sessions, clock)
         self._tokens = tokens
         self._guests = guests
         self._clock = clock
@@ -165,6 +165,7 @@ class Accounts:
     def drop(self, user_id: str | None) -> None:
         """The same in this server alone."""
         self._revocations += 1
+        self._holders.forget()
         self._known = {
             h: known for h, known in self._known.items() if user_id not in (None, known[1].user_id)
         }

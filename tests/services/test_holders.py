@@ -11,7 +11,7 @@ from galley.db.engine import make_engine, parse_url
 from galley.db.keys import create_key
 from galley.db.session import Database, Sessions
 from galley.db.users import create_user
-from galley.services.holders import AT_ONCE, Holders
+from galley.services.holders import AT_ONCE, STRANGE_S, Holders
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +68,45 @@ async def test_who_comes_while_a_query_runs_is_answered_by_the_next_one(
     second = await email_of(holders, keys[0])
 
     assert (await first, second) == ("0@example.org", "0@example.org")
+
+
+async def test_a_key_that_is_nobodys_is_looked_for_again_after_a_while_or_when_something_changed(
+    database: Database, keys: list[str]
+):
+    now = 1000.0
+    holders, queries = Holders(database.sessions, lambda: now), Queries(database)
+    counts: list[int] = []
+
+    async def ask(key: str) -> None:
+        await email_of(holders, key)
+        counts.append(queries.count)
+
+    stranger = make_key()
+    await ask(stranger)
+    await ask(stranger)
+    await ask(keys[0])
+    await ask(keys[0])  # whoever is found is looked up as often as is asked
+    now += STRANGE_S
+    await ask(stranger)
+    holders.forget()
+    await ask(stranger)
+
+    assert counts == [1, 1, 2, 3, 4, 5]
+
+
+async def test_what_was_seen_before_something_changed_is_not_remembered(
+    database: Database, keys: list[str]
+):
+    holders, queries, stranger = Holders(database.sessions), Queries(database), make_key()
+    asked = asyncio.create_task(email_of(holders, stranger))
+    while not queries.count:  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0)
+
+    holders.forget()
+    await asked
+    await email_of(holders, stranger)
+
+    assert queries.count == 2
 
 
 async def test_one_who_hangs_up_takes_nobody_with_them(database: Database, keys: list[str]):
