@@ -27,11 +27,12 @@ class Question:
     ends: bytes
     holds: bytes = b""
     events: int = 0
+    status: int = 200
 
     def is_answered(self, status: int, answer: bytes) -> bool:
         """Whether `answer` is whole, and the right one."""
         return (
-            status == 200
+            status == self.status
             and answer.rstrip().endswith(self.ends)
             and self.holds in answer
             and answer.count(_EVENT) >= self.events

@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,11 +166,18 @@ def bill(server: Server, model: str) -> None:
     _ask(server, "PUT", f"/v1/admin/prices/{model}", prompt=150_000, completion=600_000)
 
 
-def add_user(server: Server) -> str:
-    """Add a user, and return their key."""
-    user = _ask(server, "POST", "/v1/admin/users", email="other@example.org", name="Other")
-    _ask(server, "PATCH", f"/v1/admin/users/{user['id']}", limits=LIMITS)
-    return _ask(server, "POST", f"/v1/admin/users/{user['id']}/keys", name="bench")["key"]
+def add_user(
+    server: Server,
+    name: str = "other",
+    *,
+    scopes: Sequence[str] | None = None,
+    limits: Mapping[str, int] = LIMITS,
+) -> str:
+    """Add a user, and return their key; null are all the scopes that they have."""
+    user = _ask(server, "POST", "/v1/admin/users", email=f"{name}@example.org", name=name)
+    path = f"/v1/admin/users/{user['id']}"
+    _ask(server, "PATCH", path, limits=limits)
+    return _ask(server, "POST", f"{path}/keys", name="bench", scopes=scopes)["key"]
 
 
 def _ask(server: Server, method: str, path: str, **body: Any) -> dict[str, Any]:

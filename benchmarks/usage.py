@@ -1,4 +1,7 @@
-"""What usage costs to ask for, and to keep: a ledger of a million requests on SQLite.
+"""What usage costs to ask for, and to keep: a million requests on SQLite, ten on PostgreSQL.
+
+Those on SQLite are written by the ledger; those on PostgreSQL are made up by PostgreSQL itself, the
+same installation after ten times as long.
 
 python -m benchmarks.usage
 """
@@ -17,6 +20,8 @@ from pathlib import Path
 
 from benchmarks.findings import Finding, below
 from benchmarks.main import main
+from benchmarks.postgres import postgres
+from benchmarks.usage_postgres import fill_postgresql
 from galley.core.caller import Caller
 from galley.db.ledger import Ledger
 from galley.db.record import Record
@@ -42,43 +47,66 @@ START = datetime(2026, 10, 1, tzinfo=UTC)
 
 
 async def run(rounds: int) -> list[Finding]:
-    """Fill a database as the ledger does, and ask what users and admins ask."""
+    """Fill both databases, and ask what users and admins ask."""
+    return await _on_sqlite(rounds) + await _on_postgresql(rounds)
+
+
+async def _on_sqlite(rounds: int) -> list[Finding]:
     with tempfile.TemporaryDirectory(prefix="galley-bench-") as folder:
         path = Path(folder, "galley.db")
         async with open_database(f"sqlite:///{path}") as database:
-            user_ids = await _add_users(database.sessions)
-            await _fill(database, user_ids)
-            pages = _bytes_on_disk(path)
-            findings = [
-                below("disk: a row of api_requests, with its indexes", pages[:1], "bytes", 300),
-                below("disk: sums by hour and day, per request", pages[1:], "bytes"),
-            ]
-            return findings + await _ask(database, user_ids[0], 20 * rounds)
+            user_ids = await add_users(database.sessions)
+            await fill(database, user_ids)
+            row, sums = _bytes_on_disk(path)
+            findings = [*_sizes("usage", row, sums, 300)]
+            findings += await _ask("usage", database, user_ids[0], 20 * rounds, 20)
+            took = await _time(Books(database.sessions).audit)
+            return [*findings, below("galley audit", [took], "s")]
 
 
-async def _ask(database: Database, user_id: str, times: int) -> list[Finding]:
+async def _on_postgresql(rounds: int) -> list[Finding]:
+    with postgres() as url:
+        async with open_database(url) as database:
+            user_ids = await add_users(database.sessions)
+            row, sums = await fill_postgresql(
+                database, user_ids, MODELS, until=START + timedelta(days=DAYS)
+            )
+            what = "usage of 10 million"
+            findings = [*_sizes(what, row, sums)]
+            return findings + await _ask(what, database, user_ids[0], 20 * rounds, 50)
+
+
+def _sizes(what: str, row: float, sums: float, limit: float | None = None) -> list[Finding]:
+    return [
+        below(f"{what}: a row of api_requests on disk, with its indexes", [row], "bytes", limit),
+        below(f"{what}: sums by hour and day on disk, per request", [sums], "bytes"),
+    ]
+
+
+async def _ask(
+    what: str, database: Database, user_id: str, times: int, limit: float
+) -> list[Finding]:
     usage, invoices = UsageService(database.sessions), Invoices(database.sessions)
     caller = Caller(user_id=user_id)
     span = {"first": START.date(), "last": (START + timedelta(days=DAYS)).date()}
-    asked: dict[str, tuple[Callable[[], Awaitable[object]], float | None]] = {
-        "/v1/usage": (partial(usage.summary, caller), 20),
-        "/v1/usage, by day": (partial(usage.summary, caller, **span, by="day"), 20),
-        "/v1/admin/usage": (usage.everyones, 20),
-        "/v1/admin/usage, by user": (partial(usage.everyones, **span, by="user"), 20),
-        "/v1/admin/usage, by tier": (partial(usage.everyones, **span, by="tier"), 20),
-        "/v1/requests": (partial(usage.requests, caller, Wanted()), 20),
-        "/v1/requests, of a state that none has": (
-            partial(usage.requests, caller, Wanted(state="failed")),
-            20,
+    asked: dict[str, Callable[[], Awaitable[object]]] = {
+        "/v1/usage": partial(usage.summary, caller),
+        "/v1/usage, by day": partial(usage.summary, caller, **span, by="day"),
+        "/v1/admin/usage": usage.everyones,
+        "/v1/admin/usage, by user": partial(usage.everyones, **span, by="user"),
+        "/v1/admin/usage, by user, ever": partial(usage.everyones, by="user"),
+        "/v1/admin/usage, by tier": partial(usage.everyones, **span, by="tier"),
+        "/v1/requests": partial(usage.requests, caller, Wanted()),
+        "/v1/requests, of a state that none has": partial(
+            usage.requests, caller, Wanted(state="failed")
         ),
-        "/v1/invoices/{month}": (partial(invoices.of, user_id, "2026-10"), 20),
+        "/v1/invoices/{month}": partial(invoices.of, user_id, "2026-10"),
     }
     findings: list[Finding] = []
-    for what, (ask, limit) in asked.items():
+    for name, ask in asked.items():
         took = [await _time(ask) for _ in range(times + 1)]
-        findings.append(below(f"usage: {what}", [s / MS for s in took[1:]], "ms", limit))
-    took = await _time(Books(database.sessions).audit)
-    return [*findings, below("galley audit", [took], "s")]
+        findings.append(below(f"{what}: {name}", [s / MS for s in took[1:]], "ms", limit))
+    return findings
 
 
 async def _time(ask: Callable[[], Awaitable[object]]) -> float:
@@ -87,7 +115,8 @@ async def _time(ask: Callable[[], Awaitable[object]]) -> float:
     return time.perf_counter() - began
 
 
-async def _add_users(sessions: Sessions) -> list[str]:
+async def add_users(sessions: Sessions) -> list[str]:
+    """Add those who ask, half of them in each of two tiers; return their ids."""
     users = [
         User(email=f"user{n}@example.org", name=f"User {n}", tier=("free", "premium")[n % 2])
         for n in range(USERS)
@@ -97,7 +126,7 @@ async def _add_users(sessions: Sessions) -> list[str]:
     return [user.id for user in users]
 
 
-async def _fill(database: Database, user_ids: list[str]) -> None:
+async def fill(database: Database, user_ids: list[str]) -> None:
     """Settle requests in batches, as if they had come all at once."""
     ledger = Ledger(database)
     requests = _requests(user_ids)
@@ -137,7 +166,7 @@ def _requests(user_ids: list[str]) -> Iterator[Record]:
         )
 
 
-def _bytes_on_disk(path: Path) -> list[float]:
+def _bytes_on_disk(path: Path) -> tuple[float, float]:
     """What the ledger's table takes with its indexes, and what both tables of sums do."""
     with closing(sqlite3.connect(path)) as connection:
         sizes = dict(
@@ -147,7 +176,7 @@ def _bytes_on_disk(path: Path) -> list[float]:
             )
         )
     sums = sizes["usage_hourly"] + sizes["usage_daily"]
-    return [sizes["api_requests"] / REQUESTS, sums / REQUESTS]
+    return sizes["api_requests"] / REQUESTS, sums / REQUESTS
 
 
 if __name__ == "__main__":

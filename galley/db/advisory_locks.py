@@ -14,3 +14,6 @@ STARTING = 7_238_118_003
 
 INDEXING = 7_238_118_004
 """An index for vectors of another size is made."""
+
+MONTHS = 7_238_118_011
+"""The partitions of coming months are made."""

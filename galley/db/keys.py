@@ -12,6 +12,8 @@ from galley.core.security import hash_key
 from galley.db.cursors import Page, fetch_page
 from galley.db.tables import ApiKey, Tier, UsageHourly, User, parse_id
 
+Holder = tuple[ApiKey, User, Tier]
+
 
 async def create_key(
     session: AsyncSession, *, user_id: str, name: str, key: str, **fields: Any
@@ -74,18 +76,21 @@ async def is_known(session: AsyncSession, key_hash: bytes) -> bool:
     return bool(await session.scalar(select(exists().where(ApiKey.hash == key_hash))))
 
 
-async def find_holder(
-    session: AsyncSession, key_hash: bytes, *, now: datetime
-) -> tuple[ApiKey, User, Tier] | None:
-    """Who holds the key; None when it is unknown, revoked or expired, or its user disabled."""
+async def find_holders(
+    session: AsyncSession, key_hashes: Sequence[bytes], *, now: datetime
+) -> dict[bytes, Holder]:
+    """Who holds the keys, by hash; without those that are unknown, revoked or expired.
+
+    Nor is anybody found whose account is disabled.
+    """
     query = (
         select(ApiKey, User, Tier)
         .join(User, User.id == ApiKey.user_id)
         .join(Tier, Tier.name == User.tier)
-        .where(ApiKey.hash == key_hash, *_open(now), User.status == "active")
+        .where(ApiKey.hash.in_(key_hashes), *_open(now), User.status == "active")
     )
-    found = (await session.execute(query)).one_or_none()
-    return (found[0], found[1], found[2]) if found else None
+    found = (await session.execute(query)).all()
+    return {key.hash: (key, user, tier) for key, user, tier in found}
 
 
 async def find_owner(

@@ -8,7 +8,8 @@ from sqlalchemy import Boolean, Integer, Table, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from galley.db import work_tables
-from galley.db.tables import Base, Tier
+from galley.db.months import make_months, wanted_months
+from galley.db.tables import ApiRequest, Base, Tier, utc_now
 
 AT_ONCE = 5_000
 """Rows that are read, and written, at a time."""
@@ -59,6 +60,8 @@ async def move_tables(source: AsyncConnection, target: AsyncConnection, tell: Te
     found: list[Moved] = []
     for table in TABLES:
         before = await _measured(source, table)
+        if table is ApiRequest.__table__:
+            await make_months(target, await wanted_months(source, table, now=utc_now()))
         done = 0
         tell(table.name, done, before.rows)
         async for records in _records(source, target, table):

@@ -14,7 +14,7 @@ from socket import gaierror
 
 from filelock import FileLock, Timeout
 from sqlalchemy import URL
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
@@ -54,8 +54,8 @@ def is_unavailable(error: BaseException) -> bool:
     Source: PostgreSQL manual, appendix A: class 08 is connections, 53300 too many of them, 57P an
     operator who stops or starts it.
     """
-    lost = (OperationalError, InterfaceError, PoolTimeoutError, ConnectionError, TimeoutError)
-    if isinstance(error, (*lost, gaierror)):
+    lost = (OperationalError, PoolTimeoutError, ConnectionError, TimeoutError, gaierror)
+    if isinstance(error, lost) or (isinstance(error, DBAPIError) and error.connection_invalidated):
         return True
     if isinstance(error, FileNotFoundError):
         return error.filename is None  # PostgreSQL's own socket, and no file of ours

@@ -51,6 +51,7 @@ from galley.services.metering import Meter
 from galley.services.models import Models
 from galley.services.moderation import MODEL as MODERATION
 from galley.services.moderation import ModerationService
+from galley.services.months import Months
 from galley.services.passwords import Passwords
 from galley.services.people import People
 from galley.services.pictures import PictureService
@@ -215,6 +216,9 @@ async def _open_database(
         stack.push_async_callback(instances.aclose)
         await instances.look()
         _run(instances.keep(), stack)
+        months = Months(database.sessions)
+        await months.look()
+        _run(months.keep(), stack)
     _run(_retention(settings, database.sessions).keep(), stack)
     return database, claim
 

@@ -14,12 +14,13 @@ from galley.core.limits import Counter, Limits, Rule
 from galley.core.security import hash_key, is_well_formed, make_key
 from galley.core.settings import SettingsError
 from galley.db.claim import in_turn
-from galley.db.keys import create_key, find_holder, find_owner, is_known
+from galley.db.keys import create_key, find_owner, is_known
 from galley.db.refresh_tokens import find_login
 from galley.db.session import Sessions
 from galley.db.tables import ApiKey, Tier, User, utc_now
 from galley.db.users import create_user, first_admin
 from galley.services.guests import Guests
+from galley.services.holders import Holders
 from galley.services.tokens import Tokens, invalid_token, looks_like_token
 
 CACHE_SECONDS = 60.0
@@ -52,6 +53,7 @@ class Accounts:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sessions = sessions
+        self._holders = Holders(sessions, clock)
         self._tokens = tokens
         self._guests = guests
         self._clock = clock
@@ -124,13 +126,10 @@ class Accounts:
         """Return who holds `key`, and how many seconds it is good."""
         if not is_well_formed(key):
             raise _invalid_key()
-        now = utc_now()
-        async with self._sessions() as session:
-            found = await find_holder(session, hash_key(key), now=now)
-        if found is None:
+        if (found := await self._holders.find(hash_key(key))) is None:
             raise _invalid_key()
         row, user, tier = found
-        return caller_of(user, tier, row), _seconds_left(row, now)
+        return caller_of(user, tier, row), _seconds_left(row, utc_now())
 
     async def _by_token(self, token: str) -> tuple[Caller, float]:
         """Return whose `token` it is, and how many seconds it is good."""
@@ -166,6 +165,7 @@ class Accounts:
     def drop(self, user_id: str | None) -> None:
         """The same in this server alone."""
         self._revocations += 1
+        self._holders.forget()
         self._known = {
             h: known for h, known in self._known.items() if user_id not in (None, known[1].user_id)
         }

@@ -3,15 +3,17 @@
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Protocol
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.db.batches import delete_batches
+from galley.db.feedback import delete_feedback
 from galley.db.jobs import delete_jobs
+from galley.db.months import drop_month, end_of, find_old_month
 from galley.db.receipts import delete_receipts
 from galley.db.responses import delete_responses
 from galley.db.retention import delete_requests, mark_whole_from, whole_from
@@ -79,6 +81,8 @@ class RetentionService:
     async def delete_old(self) -> int:
         """Delete what is old now, in small transactions, and give way between them.
 
+        Months that are old as a whole are dropped, where each is a table of its own.
+
         Returns:
             How many requests there were.
         """
@@ -86,7 +90,7 @@ class RetentionService:
             return 0
         oldest = self._clock() - timedelta(days=self._days)
         before = oldest.replace(minute=0, second=0, microsecond=0)
-        count = 0
+        count = await self._drop_months(before)
         while gone := await self._delete_some(before):
             count += gone
         if count:
@@ -133,6 +137,12 @@ class RetentionService:
         if not days:
             return 0
         before = self._clock() - timedelta(days=days)
+        count = await self._delete_before(before, delete, at_once)
+        if count:
+            log.info(f"{what}_deleted", count=count, before=before.isoformat())
+        return count
+
+    async def _delete_before(self, before: datetime, delete: Delete, at_once: int) -> int:
         count, gone = 0, at_once
         while gone == at_once:
             began = time.perf_counter()
@@ -140,9 +150,30 @@ class RetentionService:
                 gone = await delete(session, before=before, limit=at_once)
             count += gone
             await asyncio.sleep(time.perf_counter() - began)
-        if count:
-            log.info(f"{what}_deleted", count=count, before=before.isoformat())
         return count
+
+    async def _drop_months(self, before: datetime) -> int:
+        count = 0
+        while (month := await self._old_month(before)) is not None:
+            end = end_of(month)
+            for delete in (delete_receipts, delete_feedback):
+                await self._delete_before(end, delete, RECEIPTS_AT_ONCE)
+            try:
+                async with self._sessions.begin() as session:
+                    gone = await drop_month(session, month)
+                    if gone:
+                        await mark_whole_from(session, end)
+            except DBAPIError as error:  # somebody reads it, and for long: the next time, then
+                log.warning("month_not_dropped", month=f"{month:%Y-%m}", error=str(error.orig))
+                break
+            if gone is None:
+                break
+            count += gone
+        return count
+
+    async def _old_month(self, before: datetime) -> date | None:
+        async with self._sessions() as session:
+            return await find_old_month(session, before=before)
 
     async def _delete_some(self, before: datetime) -> int:
         began = time.perf_counter()

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from galley.core.security import hash_key, make_key
-from galley.db.keys import create_key, find_holder, find_key, is_known
+from galley.db.keys import create_key, find_holders, find_key, is_known
 from galley.db.session import Database
 from galley.db.tables import ApiKey, User, utc_now
 from galley.db.users import create_user
@@ -21,8 +21,8 @@ async def add_key(database: Database, key: str, email: str = "a@example.org") ->
 async def holder_of(database: Database, key: str, later: timedelta = timedelta()) -> str | None:
     """The id of the user whom `key` opens for, now or `later`."""
     async with database.sessions() as session:
-        found = await find_holder(session, hash_key(key), now=utc_now() + later)
-    return found[1].id if found else None
+        found = await find_holders(session, [hash_key(key)], now=utc_now() + later)
+    return found[hash_key(key)][1].id if found else None
 
 
 async def test_of_a_key_only_the_hash_and_a_few_characters_are_kept(database: Database):

@@ -47,7 +47,7 @@ async def tables(url: URL) -> set[str]:
     async with engine.connect() as connection:
         found = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
     await engine.dispose()
-    return set(found)
+    return {name for name in found if not name.startswith("api_requests_")}
 
 
 def test_head_is_the_newest_of_the_migrations(sqlite_url: str):
@@ -59,7 +59,7 @@ def test_head_is_the_newest_of_the_migrations(sqlite_url: str):
 async def test_migrating_makes_the_tables_that_the_code_expects(database: Database):
     def differences(connection: Connection) -> Sequence[Any]:
         def ours(name: str | None, kind: str, _: object) -> bool:
-            return kind != "table" or name not in DOCUMENTS
+            return kind != "table" or name not in {*DOCUMENTS, "api_requests_rest"}
 
         context = MigrationContext.configure(connection, opts={"include_name": ours})
         return compare_metadata(context, Base.metadata)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError
 
 from galley.core.settings import SettingsError
 from galley.db.keys import create_key
 from galley.db.migrations import HEAD
-from galley.db.session import Database, open_database
+from galley.db.session import Database, is_unavailable, open_database
 from galley.db.tables import new_id
 from galley.db.users import create_user
 from tests.records import count_users
@@ -218,3 +218,24 @@ asyncio.run(main())
     )
 
     assert "pip install 'galley[postgres]'" in told
+
+
+async def test_a_database_that_is_gone_is_told_from_one_that_is_asked_the_wrong_way(
+    postgresql_url_at_head: str,
+):
+    async with open_database(postgresql_url_at_head) as database:
+        async with database.engine.connect() as connection:
+            with pytest.raises(DBAPIError) as wrong:
+                await connection.exec_driver_sql("SELECT $1::int", (1, 2))
+        async with database.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            driver.terminate()
+            with pytest.raises(DBAPIError) as gone:
+                await connection.execute(text("SELECT 1"))
+
+    assert isinstance(wrong.value, InterfaceError)
+    assert not is_unavailable(wrong.value)
+    assert isinstance(gone.value, InterfaceError)
+    assert is_unavailable(gone.value)

@@ -7,7 +7,7 @@ from typing import Any
 
 from galley.core.caller import Caller
 from galley.core.security import hash_key, make_key
-from galley.db.keys import create_key, find_holder
+from galley.db.keys import create_key, find_holders
 from galley.db.session import Database
 from galley.db.tables import utc_now
 from galley.db.users import create_user
@@ -81,9 +81,9 @@ class JobOffice:
             )
             await create_key(session, user_id=user.id, name="first", key=key)
         async with self.database.sessions() as session:
-            found = await find_holder(session, hash_key(key), now=utc_now())
-        assert found is not None
-        return caller_of(found[1], found[2], found[0])
+            found = await find_holders(session, [hash_key(key)], now=utc_now())
+        row, user, tier = found[hash_key(key)]
+        return caller_of(user, tier, row)
 
     async def submit(
         self, caller: Caller, webhook: WebhookTarget | None = None, **params: Any

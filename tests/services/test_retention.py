@@ -6,16 +6,18 @@ from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Connection, event, select
+from sqlalchemy import Connection, event, select, text
+from structlog.testing import capture_logs
 
 from galley.db.batches import add_batch, find_batch
 from galley.db.feedback import find_feedback, put_feedback
 from galley.db.ledger import OPEN_AFTER_S, Ledger
+from galley.db.months import look_ahead
 from galley.db.receipts import find_receipt
 from galley.db.requests import interrupt_open
 from galley.db.responses import put_response
 from galley.db.retention import whole_from
-from galley.db.session import Database
+from galley.db.session import Database, open_database
 from galley.db.tables import StoredResponse, new_id
 from galley.db.users import create_user
 from galley.db.work_tables import Batch
@@ -242,3 +244,59 @@ async def test_batches_that_have_ended_go_when_they_are_old(database: Database) 
         left = [await find_batch(session, user_id=user.id, batch_id=found) for found in ids]
     assert gone == 1
     assert [batch is not None for batch in left] == [False, True, True]
+
+
+async def test_months_that_are_old_as_a_whole_are_dropped_and_the_rest_by_the_hour(
+    ledger: Ledger, database: Database
+) -> None:
+    moments = [datetime(2026, 8, 3, tzinfo=UTC), datetime(2026, 10, 31, 23, tzinfo=UTC)]
+    moments += [NOW - timedelta(days=8), NOW]
+    records = [
+        finished(new_record(request_id=id_at(at), created_at=at), receipt=b"{}") for at in moments
+    ]
+    await asyncio.gather(*map(ledger.settle, records))
+    async with database.sessions.begin() as session:
+        await put_feedback(
+            session, request_id=records[0].request_id, score=1.0, comment=None, now=NOW
+        )
+        if database.path is None:
+            await look_ahead(session, now=NOW)
+
+    gone = await retention(database, 7).delete_old()
+
+    assert gone == 3
+    assert await remaining(database) == [records[3].request_id]
+    async with database.sessions() as session:
+        receipts = [await find_receipt(session, record.request_id) for record in records]
+        assert receipts == [None, None, None, b"{}"]
+        assert await find_feedback(session, records[0].request_id) is None
+        assert await whole_from(session) == datetime(2026, 11, 14, 12, tzinfo=UTC)
+
+
+async def test_a_month_that_somebody_reads_is_dropped_the_next_time(
+    postgresql_url_at_head: str,
+) -> None:
+    async with open_database(postgresql_url_at_head) as database:
+        ledger = Ledger(database)
+        await settle(ledger, datetime(2026, 8, 3, tzinfo=UTC))
+        await ledger.aclose()
+        async with database.sessions.begin() as session:
+            await look_ahead(session, now=NOW)
+
+        async with database.engine.connect() as reader:
+            await reader.execute(text("SELECT count(*) FROM api_requests"))
+            with capture_logs() as logs:
+                gone = await retention(database, 7).delete_old()
+        before = await months(database)
+        await retention(database, 7).delete_old()
+
+        assert gone == 1  # one by one, then
+        assert [line["event"] for line in logs] == ["month_not_dropped", "requests_deleted"]
+        assert before - await months(database) == {"api_requests_2026_08"}
+
+
+async def months(database: Database) -> set[str]:
+    parts = "SELECT inhrelid::regclass::text FROM pg_inherits"
+    query = text(f"{parts} WHERE inhparent = 'api_requests'::regclass")
+    async with database.sessions() as session:
+        return set(await session.scalars(query))
