@@ -151,7 +151,9 @@ class RedisPipe:
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         connection = self._connection or await self._connect()
         try:
-            await connection.send_packed_command(b"".join(map(pack_command, commands)))
+            # Their stub takes a tuple for one of one element.
+            packed = map(pack_command, commands)  # pyright: ignore[reportArgumentType]
+            await connection.send_packed_command(b"".join(packed))
             return [await _read(connection) for _ in commands]
         except BaseException:  # an answer that was not read would be taken for another's
             self._connection = None
