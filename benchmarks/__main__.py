@@ -4,6 +4,7 @@ python -m benchmarks [--only chat images] [--rounds 5]
 """
 
 from benchmarks import (
+    capacity,
     chat,
     embeddings,
     fairness,
@@ -15,6 +16,7 @@ from benchmarks import (
     overhead,
     retrieval,
     road,
+    shared,
     start,
     usage,
 )
@@ -22,6 +24,7 @@ from benchmarks.main import main
 
 main(
     {
+        "capacity": capacity.run,
         "chat": chat.run,
         "embeddings": embeddings.run,
         "fairness": fairness.run,
@@ -33,6 +36,7 @@ main(
         "overhead": overhead.run,
         "retrieval": retrieval.run,
         "road": road.run,
+        "shared": shared.run,
         "start": start.run,
         "usage": usage.run,
     },
