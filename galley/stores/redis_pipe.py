@@ -97,6 +97,7 @@ class RedisPipe:
         self._queued: list[tuple[Command, asyncio.Future[Any]]] = []
         self._sender: asyncio.Task[None] | None = None
         self._connection: AbstractConnection | None = None
+        self._socket_timeout: float | None = None
 
     def send(self, *command: bytes | str | int) -> asyncio.Future[Any]:
         """Queue a command; gives its answer.
@@ -156,7 +157,7 @@ class RedisPipe:
             await connection.send_packed_command(b"".join(packed))
             return [await _read(connection) for _ in commands]
         except BaseException:  # an answer that was not read would be taken for another's
-            self._connection = None
+            self._connection, connection.socket_timeout = None, self._socket_timeout
             await connection.disconnect(nowait=True)
             await self._redis.connection_pool.release(connection)
             raise
@@ -164,7 +165,8 @@ class RedisPipe:
     async def _connect(self) -> AbstractConnection:
         """Take a connection to keep: asking the client each time costs three times as much."""
         connection = await self._redis.connection_pool.get_connection()
-        connection.socket_timeout = None  # patience is ours
+        # Patience is ours.
+        self._socket_timeout, connection.socket_timeout = connection.socket_timeout, None
         self._connection = connection
         return connection
 
