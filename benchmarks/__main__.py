@@ -4,6 +4,7 @@ python -m benchmarks [--only chat images] [--rounds 5]
 """
 
 from benchmarks import (
+    capacity,
     chat,
     embeddings,
     fairness,
@@ -18,6 +19,7 @@ from benchmarks import (
     refusals,
     retrieval,
     road,
+    shared,
     start,
     usage,
 )
@@ -25,6 +27,7 @@ from benchmarks.main import main
 
 main(
     {
+        "capacity": capacity.run,
         "chat": chat.run,
         "embeddings": embeddings.run,
         "fairness": fairness.run,
@@ -39,6 +42,7 @@ main(
         "refusals": refusals.run,
         "retrieval": retrieval.run,
         "road": road.run,
+        "shared": shared.run,
         "start": start.run,
         "usage": usage.run,
     },

@@ -43,11 +43,11 @@ WHOLE = Question(_WHOLE % (_FILLER * 5), ends=b"}", holds=TEXT.encode())
 _TIMES_FASTER = {"LiteLLM": 20.0, "Portkey": 2.5}
 
 
-def stream(pause_ms: int) -> Question:
+def stream(pause_ms: int, chunks: int = CHUNKS) -> Question:
     """Ask for a stream whose pieces come so far apart."""
-    steer = b"chunks=%d delay_ms=%d" % (CHUNKS, pause_ms)
+    steer = b"chunks=%d delay_ms=%d" % (chunks, pause_ms)
     body = (_WHOLE % steer)[:-1] + b',"stream":true}'
-    return Question(body, ends=b"data: [DONE]", events=CHUNKS)
+    return Question(body, ends=b"data: [DONE]", events=chunks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,9 @@ def mock_upstream() -> Generator[Server]:
 def gateways(upstream: Server) -> Generator[dict[str, Server]]:
     """Run Galley, a pass-through, and those peers that `make bench-peers` has installed."""
     with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="galley-bench-"))
         servers = {
-            "galley": stack.enter_context(galley_gateway(upstream)),
+            "galley": stack.enter_context(galley_gateway(upstream, Path(folder))),
             "pass-through": stack.enter_context(_pass_through(upstream)),
         }
         if LITELLM.exists():
@@ -48,26 +49,40 @@ def gateways(upstream: Server) -> Generator[dict[str, Server]]:
 
 
 @contextmanager
-def galley_gateway(upstream: Server) -> Generator[Server]:
+def galley_gateway(upstream: Server, folder: Path) -> Generator[Server]:
     """Serve another server's model with a price and seven limits, and nothing of our own."""
-    key = make_key()
-    with tempfile.TemporaryDirectory(prefix="galley-bench-") as folder:
-        lines = ["[models.mock]", 'kind = "chat"', f'source = "{upstream.url}/v1"']
-        lines += ["default = true", "always_stream = false", ""]
-        Path(folder, "galley.toml").write_text("\n".join(lines))
-        port = free_port()
-        environment = {n: v for n, v in os.environ.items() if not n.startswith("GALLEY_")} | {
-            "GALLEY_DATA_DIR": folder,
-            "GALLEY_PORT": str(port),
-            "GALLEY_BOOTSTRAP_KEY": key,
-            "GALLEY_EMBEDDED_MODELS": "false",
-        }
-        command = [str(Path(sys.executable).with_name("galley")), "serve"]
-        # The first start makes the database, and what that took stays in its memory: 10 MB.
-        with _logged(command, environment, port, "/health/ready", key=key) as server:
-            bill(server, "mock")
-        with _logged(command, environment, port, "/health/ready", key=key) as server:
-            yield server
+    settings = gateway_settings(folder, upstream)
+    # The first start makes the database, and what that took stays in its memory: 10 MB.
+    with serving(settings) as server:
+        bill(server, "mock")
+    with serving(settings) as server:
+        yield server
+
+
+def gateway_settings(folder: Path, upstream: Server) -> dict[str, str]:
+    """Write the settings of a server that has the model of `upstream`; its data is in `folder`."""
+    lines = ["[models.mock]", 'kind = "chat"', f'source = "{upstream.url}/v1"']
+    lines += ["default = true", "always_stream = false", ""]
+    (folder / "galley.toml").write_text("\n".join(lines))
+    return {
+        "GALLEY_DATA_DIR": str(folder),
+        "GALLEY_BOOTSTRAP_KEY": make_key(),
+        "GALLEY_EMBEDDED_MODELS": "false",
+    }
+
+
+@contextmanager
+def serving(settings: Mapping[str, str]) -> Generator[Server]:
+    """Run `galley serve` with `settings`; it is ready."""
+    port = free_port()
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("GALLEY_")} | {
+        **settings,
+        "GALLEY_PORT": str(port),
+    }
+    command = [str(Path(sys.executable).with_name("galley")), "serve"]
+    key = settings["GALLEY_BOOTSTRAP_KEY"]
+    with _logged(command, environment, port, "/health/ready", key=key) as server:
+        yield server
 
 
 @contextmanager

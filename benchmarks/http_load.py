@@ -47,6 +47,7 @@ class Seen:
     first_s: list[float] = field(default_factory=list[float])
     events: int = 0
     errors: int = 0
+    traffic: int = 0  # bytes, there and back
     seconds: float = 0.0
 
     @property
@@ -103,6 +104,7 @@ async def _keep_asking(
             seen.took_s.append(now - began)
             seen.first_s.append(caller.first - began)
             seen.events += answer.count(_EVENT)
+            seen.traffic += len(request) + caller.received
         else:
             seen.errors += 1
         if now >= end:
@@ -115,6 +117,7 @@ class _Caller(asyncio.Protocol):
     def __init__(self) -> None:
         self.closed = False
         self.first = 0.0  # when the answer began to say something
+        self.received = 0  # bytes of the answer, its head included
         self._parser = HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._whole: asyncio.Future[None] | None = None
@@ -125,7 +128,7 @@ class _Caller(asyncio.Protocol):
         Raises:
             OSError, HttpParserError: it broke off, or is no HTTP.
         """
-        self._parts, self.first = [], 0.0
+        self._parts, self.first, self.received = [], 0.0, 0
         self._whole = asyncio.get_running_loop().create_future()
         self._out.write(request)
         await self._whole
@@ -143,6 +146,7 @@ class _Caller(asyncio.Protocol):
         self._fail(exc or ConnectionResetError())
 
     def data_received(self, data: bytes) -> None:
+        self.received += len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserError as error:

@@ -21,6 +21,10 @@ def worker(
         typer.Option(min=1, max=64, help="Jobs at once; unset: GALLEY_JOB_CONCURRENCY."),
     ] = None,
     data_dir: DataDirOption = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Serve /metrics there, on GALLEY_HOST; unset: not."),
+    ] = None,
 ) -> None:
     """Do jobs beside the servers, told of them by Celery.
 
@@ -34,7 +38,7 @@ def worker(
         from galley.worker import run_worker  # all that a server is made of
 
     try:
-        code = run_worker(settings)
+        code = run_worker(settings, metrics_port=metrics_port)
     except SettingsError as error:
         fail(str(error), ExitCode.USAGE)
     raise typer.Exit(code)

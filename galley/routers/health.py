@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from galley import __version__
+from galley.core.metrics import PAGE_TYPE
 from galley.routers.deps import RuntimeDep
 from galley.schemas.account import Health
 
@@ -61,4 +62,4 @@ async def ready(runtime: RuntimeDep) -> Response:
 async def metrics(runtime: RuntimeDep) -> Response:
     """Everything that is counted, in Prometheus' text format."""
     page = await runtime.metrics.render()
-    return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(page, media_type=PAGE_TYPE)

@@ -20,8 +20,12 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One day or one month, from its begin to before its end; `ever` has none."""
+    """One day or one month, from its begin to before its end; `ever` has none.
 
+    `name` is the day it begins on.
+    """
+
+    name: str
     begins: datetime
     begin_us: int
     end_us: float
@@ -53,7 +57,7 @@ class Calendar:
 
 def _span(period: Period, now_us: int) -> Span:
     if period == "ever":
-        return Span(datetime.fromtimestamp(0, UTC), 0, math.inf)
+        return Span("1970-01-01", datetime.fromtimestamp(0, UTC), 0, math.inf)
     begins = datetime.fromtimestamp(now_us // SECOND_US, UTC)
     begins = begins.replace(hour=0, minute=0, second=0)
     if period == "month":
@@ -61,4 +65,5 @@ def _span(period: Period, now_us: int) -> Span:
         ends = (begins + timedelta(days=31)).replace(day=1)
     else:
         ends = begins + timedelta(days=1)
-    return Span(begins, microseconds(begins.timestamp()), microseconds(ends.timestamp()))
+    begin_us, end_us = microseconds(begins.timestamp()), microseconds(ends.timestamp())
+    return Span(f"{begins:%Y-%m-%d}", begins, begin_us, end_us)

@@ -38,19 +38,19 @@ end
 -- its youngest part is 60 seconds old, so never too short. Either way: a clock that was set back
 -- must not keep it for longer.
 local function read_minute(key)
-  local counter = { used = 0, buckets = {} }
+  local counter = { used = 0, newest = 0, buckets = {} }
   local fields = redis.call('HGETALL', key)
   for i = 1, #fields, 2 do
     local amount, last = fields[i + 1]:match('(%d+) (%d+)')
     amount, last = tonumber(amount), tonumber(last)
     if math.abs(now - last) < MINUTE then
       counter.used = counter.used + amount
+      if amount > 0 then counter.newest = math.max(counter.newest, last) end
       table.insert(counter.buckets, { amount = amount, last = last })
     else
       redis.call('HDEL', key, fields[i])
     end
   end
-  table.sort(counter.buckets, function(a, b) return a.last < b.last end)
   return counter
 end
 
@@ -75,6 +75,8 @@ local function wait(counter, period, excess)
   if excess > counter.used then return -1 end
   if period == 'now' then return SECOND end
   if counter.left then return counter.left end
+  -- Only here: to sort a minute takes longer than all the rest.
+  table.sort(counter.buckets, function(a, b) return a.last < b.last end)
   for _, bucket in ipairs(counter.buckets) do
     excess = excess - bucket.amount
     if excess <= 0 then return bucket.last + MINUTE - now end
@@ -87,11 +89,7 @@ local function reset(counter, period)
   if counter.used == 0 then return 0 end
   if period == 'now' then return SECOND end
   if counter.left then return counter.left end
-  for i = #counter.buckets, 1, -1 do
-    local bucket = counter.buckets[i]
-    if bucket.amount > 0 then return bucket.last + MINUTE - now end
-  end
-  return 0
+  return counter.newest + MINUTE - now
 end
 
 -- Add to a counter; returns the second that a minute keeps it in.
@@ -146,7 +144,7 @@ if reserved == 1 and not known then
     local second = take(key, period, amount)
     record[i] = { key, period, metric, whole(amount), second }
     counter.used = counter.used + amount
-    if counter.buckets then table.insert(counter.buckets, { amount = amount, last = now }) end
+    if amount > 0 then counter.newest = now end
   end
   redis.call('HSET', held, request_id, cjson.encode(record))
   if redis.call('HLEN', held) == 1 then

@@ -126,8 +126,7 @@ class SharedCounters:
     def _key(self, counter: Counter, now: int) -> str:
         name = f"{counter.subject}:{counter.metric}:{counter.period}"
         if is_calendar(counter.period):
-            begins = self._calendar.span(counter.period, now).begins
-            return f"{PREFIX}:{name}:{begins:%Y-%m-%d}"
+            return f"{PREFIX}:{name}:{self._calendar.span(counter.period, now).name}"
         return f"{PREFIX}:{name}"
 
     def _tell(self, demand: Demand, seed: int, now: int) -> tuple[str | float, ...]:

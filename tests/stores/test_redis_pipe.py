@@ -51,6 +51,20 @@ async def test_who_hangs_up_takes_nothing_from_the_others(redis_client: Redis):
     assert answers[4:] == [5, 6, 7, 8, 9, 10]
 
 
+async def test_a_connection_that_was_closed_meanwhile_costs_nobody_an_answer(
+    redis_client: Redis, redis_server: RedisServer
+):
+    pipe = RedisPipe(redis_client, [])
+    await pipe.send("SET", "n", 1)
+    async with redis_server.client() as other:
+        closed = await other.client_kill_filter(_type="normal", skipme=True)
+
+    answers = await asyncio.gather(*(pipe.send("INCR", "n") for _ in range(3)))
+
+    assert closed == 1
+    assert answers == [2, 3, 4]
+
+
 async def test_a_loop_that_is_held_up_does_not_take_redis_for_lost(redis_client: Redis):
     pipe = RedisPipe(redis_client, [], timeout_s=0.1)
     await pipe.send("PING")
