@@ -9,7 +9,9 @@ python -m benchmarks.memory --rounds 10
 import asyncio
 import os
 import statistics
+import tempfile
 import time
+from pathlib import Path
 
 from benchmarks.findings import Finding, below, errors
 from benchmarks.gateway import WHOLE, stream
@@ -26,7 +28,11 @@ MOST_GROWTH_MB = 3.0
 
 async def run(rounds: int) -> list[Finding]:
     """Sample the resident memory once a second under load."""
-    with mock_upstream() as upstream, galley_gateway(upstream) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="galley-bench-") as folder,
+        mock_upstream() as upstream,
+        galley_gateway(upstream, Path(folder)) as server,
+    ):
         pin([server], (os.getpid(), upstream.process.pid))
         wrong = await _load(server, WARM_UP_S)
         seconds = 60.0 * rounds

@@ -10,8 +10,10 @@ import itertools
 import os
 import socket
 import statistics
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks.findings import Finding, Run, added, below, errors, take_turns
@@ -82,7 +84,11 @@ class _Bench:
 
 async def run(rounds: int) -> list[Finding]:
     """Refuse for each reason in turn."""
-    with mock_upstream() as upstream, galley_gateway(upstream) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="galley-bench-") as folder,
+        mock_upstream() as upstream,
+        galley_gateway(upstream, Path(folder)) as server,
+    ):
         bench = _Bench(server)
         await bench.use_up()
         pin([server], (os.getpid(), upstream.process.pid))

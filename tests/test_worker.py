@@ -7,10 +7,10 @@ from pathlib import Path
 import httpx2
 
 from tests.cli.program import PROGRAM, environment, run
-from tests.faults.test_kill import free_port
-from tests.faults.test_two_servers import until
+from tests.node import free_port
 from tests.redis_server import RedisServer
 from tests.serving import make_settings, serving
+from tests.waiting import until
 
 
 def test_a_worker_shows_what_it_has_done_where_it_is_told_to(

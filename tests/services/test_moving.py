@@ -25,9 +25,15 @@ async def test_requests_arrive_in_the_months_they_came_in(
         await asyncio.gather(*(ledger.settle(finished(record)) for record in records))
         await ledger.aclose()
 
-    await move(sqlite_url_at_head, postgresql_url, tmp_path / "passages.db", lambda *_: None)
+    told: dict[str, tuple[int, int]] = {}
+
+    def tell(table: str, done: int, of: int) -> None:
+        told[table] = (done, of)
+
+    await move(sqlite_url_at_head, postgresql_url, tmp_path / "passages.db", tell)
 
     query = text("SELECT tableoid::regclass::text FROM api_requests ORDER BY request_id")
     async with visit_database(postgresql_url) as sessions, sessions() as session:
         found = (await session.scalars(query)).all()
+    assert told["api_requests"] == (2, 2)
     assert found == ["api_requests_2025_02", "api_requests_2026_08"]
