@@ -86,9 +86,9 @@ def test_servers_that_start_together_on_one_folder_have_one_secret(tmp_path: Pat
     with ThreadPoolExecutor(4) as servers:
         for number in range(400):
             folder = tmp_path / str(number)
-            found = servers.map(lambda _, f=folder: signing_secret(None, f), range(4))
+            starts = [servers.submit(signing_secret, None, folder) for _ in range(4)]
 
-            assert len(set(found)) == 1
+            assert len({start.result() for start in starts}) == 1
             assert [path.name for path in folder.iterdir()] == ["jwt_secret"]
 
 
