@@ -47,7 +47,7 @@ _NESTED = "expires_after"
 async def create_file(caller: FilesCaller, runtime: RuntimeDep, request: Request) -> FileReply:
     """Upload a file; what it is for is its `purpose`. It goes to disk as it comes in."""
     files = runtime.files
-    async with await files.draft(caller) as draft:
+    async with files.draft(caller) as draft:
         upload = await read_upload(request, draft.write, most_bytes=files.most_bytes)
         asked = validate(FileCreate, _unfolded(upload.fields), openai)
         if not draft.size:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from galley.core.caller import Caller
 from galley.core.errors import ConflictError, NotFoundError
@@ -17,6 +17,9 @@ from galley.schemas.batches import BatchCreate, BatchParams
 from galley.services.batch_jobs import BatchJobs
 from galley.services.batch_shapes import OPENAI, Shape, shape_of
 from galley.services.jobs import JobService
+
+NOTICED_WITHIN = timedelta(seconds=3)
+"""Whoever does a batch looks once a second whether it is still theirs to do."""
 
 
 class Batches:
@@ -128,7 +131,7 @@ class Batches:
             return batch
         async with self._sessions() as session:
             job = await find_job(session, user_id=caller.user_id, job_id=batch.id)
-        if job is not None and job.status not in ENDED_JOBS:
+        if job is not None and (job.status not in ENDED_JOBS or self._may_go_on(job)):
             return batch
         async with self._ending:
             batch = await self._find(
@@ -139,6 +142,11 @@ class Batches:
             if job is None or job.status == "cancelled":
                 return await self._work.end(caller, batch, "cancelled")
             return await self._work.end(caller, batch, "failed", [_failure(job)])
+
+    def _may_go_on(self, job: Job) -> bool:
+        """Whether a job that was cancelled just now may not have noticed, and still has results."""
+        cancelled_at = job.finished_at if job.status == "cancelled" else None
+        return cancelled_at is not None and self._clock() < cancelled_at + NOTICED_WITHIN
 
 
 def _failure(job: Job) -> dict[str, str | None]:

@@ -6,8 +6,9 @@ and those are swept away.
 
 import asyncio
 import unicodedata
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -64,6 +65,7 @@ class FileService:
         self._folder = folder
         self._quota = quota
         self._clock = clock
+        self._coming = Counter[str]()  # bytes, by user: what is on its way takes room as well
 
     async def create(
         self,
@@ -89,7 +91,8 @@ class FileService:
                 caller, draft, name, purpose, lifetime_s=lifetime_s, limited=False
             )
 
-    async def draft(self, caller: Caller) -> Draft:
+    @asynccontextmanager
+    async def draft(self, caller: Caller) -> AsyncGenerator[Draft]:
         """Begin a file that `caller` sends, to be written and then kept, within their quota.
 
         Raises:
@@ -103,16 +106,27 @@ class FileService:
                 code="file_quota_exceeded",
             )
 
+        coming, mine = self._coming, 0
+
         def check(size: int) -> None:
+            nonlocal mine
             if size > self.most_bytes:
                 raise RequestTooLargeError(
                     f"The file is larger than {self.most_bytes} bytes.", code="request_too_large"
                 )
-            if used + size > self._quota:
+            if used + coming[caller.user_id] - mine + size > self._quota:
                 raise self._full()
+            coming[caller.user_id] += size - mine
+            mine = size
 
-        check(1)
-        return Draft(self.path(new_id()), check)
+        try:
+            check(1)
+            async with Draft(self.path(new_id()), check) as draft:
+                yield draft
+        finally:
+            coming[caller.user_id] -= mine
+            if not coming[caller.user_id]:
+                del coming[caller.user_id]
 
     async def keep(
         self,

@@ -55,7 +55,7 @@ class MessageBatches(Batches):
             PermissionDeniedError, RateLimitError: as `create`.
         """
         requests = MessageRequests(body, self._longest_line)
-        async with await self._files.draft(caller) as draft:
+        async with self._files.draft(caller) as draft:
             while lines := await asyncio.to_thread(requests.some):
                 await draft.write(lines)
             file = await self._files.keep(caller, draft, "message_batch.jsonl", "batch")

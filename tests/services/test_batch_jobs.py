@@ -13,16 +13,17 @@ import pytest
 from galley.core.caller import Caller
 from galley.core.errors import BadRequestError, OverloadedError, RateLimitError
 from galley.core.limits import Counter, Rule
+from galley.db.jobs import add_job
 from galley.db.session import Database
 from galley.db.tables import new_id
 from galley.db.users import create_user
-from galley.db.work_tables import Batch, File
+from galley.db.work_tables import Batch, File, Job
 from galley.schemas.batches import BatchParams
 from galley.services.batch_jobs import BatchJobs
 from galley.services.batch_replies import message_batch_of
 from galley.services.batch_run import LONGEST_ABSENCE_S, most_at_once
 from galley.services.batch_shapes import ANTHROPIC, OPENAI
-from galley.services.batches import Batches
+from galley.services.batches import NOTICED_WITHIN, Batches
 from galley.services.files import FileService, row_id, wire_id
 from galley.services.job_kinds import JobRun, JobStoppedError
 from galley.services.jobs import JobService
@@ -240,6 +241,30 @@ async def test_a_batch_whose_job_is_gone_ends_once_however_many_look(office: Off
         office.caller, purpose="batch_output", after=None, limit=9, latest_first=True
     )
     assert [row_id(file.id) for file in listed.data] == [found[0].output_file_id]
+
+
+async def test_a_batch_whose_job_was_cancelled_just_now_waits_for_what_is_still_answered(
+    office: Office,
+) -> None:
+    run = await office.begin(embedding_lines(40))
+    await office.killed_after(run, 10)
+    job = Job(
+        id=run.id, user_id=office.caller.user_id, key_id=new_id(), kind="run_batch", params={},
+        fingerprint=bytes(32), status="cancelled", due_at=NOW, created_at=NOW, finished_at=NOW,
+    )  # fmt: skip
+    async with office.database.sessions.begin() as session:
+        await add_job(session, job)
+    batches = Batches(
+        office.database.sessions, cast("JobService", None), office.jobs, clock=office.tell
+    )
+    batch_id = OPENAI.id_of(await office.row(run))
+
+    at_once = await batches.find(office.caller, batch_id)
+    office.now += NOTICED_WITHIN
+    later = await batches.find(office.caller, batch_id)
+
+    assert at_once.status == "in_progress"
+    assert (later.status, later.completed) == ("cancelled", 10)
 
 
 async def test_a_server_that_ends_a_batch_late_leaves_the_results_as_they_are(
