@@ -3,6 +3,7 @@
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galley.core.security import make_key
-from galley.db.tables import Price
+from galley.db.tables import Price, utc_now
 from tests.databases import visit
 from tests.load import Ask, Load
 from tests.node import Node, own_settings, running
@@ -71,4 +72,5 @@ def database_url(data_dir: Path) -> str:
 
 
 async def _price(session: AsyncSession) -> None:
-    session.add(Price(model=MODEL))
+    # Since yesterday: one of this minute would not be valid yet if the clock were set back.
+    session.add(Price(model=MODEL, valid_from=utc_now() - timedelta(days=1)))
