@@ -23,6 +23,7 @@ from galley.routers.deps import credentials, permit
 from galley.routers.hangup import Listening
 from galley.routers.parsing import parse, refuse_form
 from galley.routers.sse import Comments
+from galley.routers.turns import Turns
 from galley.runtime import Runtime
 from galley.schemas.base import Request
 from galley.schemas.delta import Delta, Usage
@@ -202,6 +203,7 @@ class FrontDoor:
         self._app = app
         self._endpoints = endpoints
         self._room = BodyRoom(MOST_BODY_BYTES)
+        self._turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
@@ -216,6 +218,7 @@ class FrontDoor:
     async def _serve(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         runtime: Runtime = scope["app"].state.runtime
         call: Call | None = None
+        await self._turns.mine()
         try:
             if runtime.meter.traces:
                 scope["arrival"].traceparent = _header(scope, b"traceparent")

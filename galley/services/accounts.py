@@ -86,6 +86,7 @@ class Accounts:
                 key = key or (made := make_key())
             if key is not None and not await is_known(session, hash_key(key)):
                 await create_key(session, user_id=admin.id, name="bootstrap", key=key)
+        self._holders.forget()
         return made
 
     def cached(self, credential: str) -> Caller | None:
