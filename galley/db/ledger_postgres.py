@@ -50,23 +50,37 @@ class PostgresWriter:
     async def _write(self, rows: Sequence[Row], done: Done) -> None:
         error: Exception | None = None
         try:
-            driver = await self._connected()
-            await driver.execute(self._statement, *zip(*rows, strict=True))
+            await self._commit(tuple(zip(*rows, strict=True)))
         except Exception as failed:
             error = RefusedRowError(str(failed)) if _is_refusal(failed) else failed
         done(error)
 
-    async def _connected(self) -> Any:
-        """Return the driver's own connection: to ask through the engine costs as much again."""
-        if self._connection is not None and self._driver.is_closed():
+    async def _commit(self, columns: Sequence[Sequence[Any]]) -> None:
+        is_kept = self._connection is not None
+        try:
+            driver = self._driver if is_kept else await self._connect()
+            await driver.execute(self._statement, *columns)
+        except Exception as failed:
+            if _is_answer(failed):
+                raise
+            await self._disconnect()
+            # It may have been closed since the last batch. What is written by now is not again.
+            if not is_kept or isinstance(failed, TimeoutError):
+                raise
+            await self._commit(columns)
+
+    async def _connect(self) -> Any:
+        """Take the driver's own connection, and keep it: to ask the engine costs as much again."""
+        connection = await self._engine.connect()
+        self._driver = (await connection.get_raw_connection()).driver_connection
+        self._connection = connection
+        return self._driver
+
+    async def _disconnect(self) -> None:
+        if self._connection is not None:
             lost, self._connection = self._connection, None
             await lost.invalidate()
             await lost.close()
-        if self._connection is None:
-            connection = await self._engine.connect()
-            self._driver = (await connection.get_raw_connection()).driver_connection
-            self._connection = connection
-        return self._driver
 
 
 def _statement(engine: AsyncEngine) -> str:
@@ -111,3 +125,9 @@ def _is_refusal(error: Exception) -> bool:
     if sqlstate := getattr(error, "sqlstate", None):
         return sqlstate[:2] in {"22", "23"}
     return isinstance(error, ValueError)  # could not be encoded
+
+
+def _is_answer(error: Exception) -> bool:
+    """Tell whether PostgreSQL is still there: class 57P is an operator who stops it."""
+    sqlstate = getattr(error, "sqlstate", None)
+    return _is_refusal(error) if sqlstate is None else not sqlstate.startswith(("08", "57P"))
