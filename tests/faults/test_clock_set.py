@@ -2,14 +2,19 @@
 
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from galley.db.tables import User, utc_now
 from tests.cli.program import environment, run
-from tests.lone_server import CHAT, HELLO, LoneServer, lone_server
+from tests.databases import visit
+from tests.lone_server import CHAT, HELLO, LoneServer, database_url, lone_server
 from tests.upstream import in_two_parts, well
 from tests.waiting import until
 
@@ -51,6 +56,7 @@ def test_a_clock_that_is_set_and_set_right_again_ends_no_limit_and_breaks_no_ans
     clock = Clock(tmp_path / "clock")
     clock.set(0)
     with lone_server(tmp_path, **clock.environment) as server, server.client() as api:
+        visit(database_url(tmp_path), make_users_older)
         limited, first = limited_key(api), log_in(api, server)
         used_up = [ask(server, limited).status_code for _ in range(LIMIT)]
         answers: list[httpx2.Response] = []
@@ -78,6 +84,11 @@ def test_a_clock_that_is_set_and_set_right_again_ends_no_limit_and_breaks_no_ans
     assert "open" not in states.values()
     assert status == 0
     assert audit.returncode == 0, audit.stdout + audit.stderr
+
+
+async def make_users_older(session: AsyncSession) -> None:
+    """As if they had been there since yesterday: tokens from before a user's are not good."""
+    await session.execute(update(User).values(tokens_from=utc_now() - timedelta(days=1)))
 
 
 def limited_key(api: httpx2.Client) -> str:
