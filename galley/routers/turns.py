@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 
 MOST = 32
-"""Requests that begin in one turn of the event loop, of 0.1 to 0.3 ms each; fewer cost throughput."""
+"""Requests that begin in one turn of the event loop, 0.1 to 0.3 ms each; fewer cost throughput."""
 
 
 class Turns:
