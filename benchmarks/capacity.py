@@ -31,7 +31,7 @@ from benchmarks.gateways import cpu_s, galley_gateway, mock_upstream
 from benchmarks.http_load import Question
 from benchmarks.main import main
 from benchmarks.servers import Server
-from benchmarks.shared import turn
+from benchmarks.shared import CLIENTS, turn
 
 FEW, MANY, PAUSE_MS, STREAMS = 20, 220, 10, 64
 SUMS = 20_000
@@ -80,17 +80,18 @@ class _Bench:
         self._parts = parts
         self.errors = 0
 
-    async def alone(self, question: Question, clients: int = 16) -> Figures:
+    async def alone(self, question: Question, clients: int = CLIENTS) -> Figures:
         """Load the server that has all within itself."""
         taken = await turn([self._alone], question, idle=self._parts.servers, clients=clients)
         self.errors += taken.errors
         return asdict(taken)
 
     async def shared(self, servers: Sequence[Server]) -> Figures:
-        """Load servers that share."""
+        """Load servers that share, each as much as one alone: they write in groups as large."""
         idle = [self._alone, *(other for other in self._parts.servers if other not in servers)]
         before = await self._counted()
-        taken = await turn(servers, WHOLE, self._parts, idle=idle)
+        clients = CLIENTS * len(servers)
+        taken = await turn(servers, WHOLE, self._parts, idle=idle, clients=clients)
         self.errors += taken.errors
         counted = {name: now - before[name] for name, now in (await self._counted()).items()}
         return asdict(taken) | counted
