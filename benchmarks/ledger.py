@@ -106,6 +106,7 @@ async def _one_by_one(database: Database, users: list[tuple[str, str]]) -> float
             assert await written is None
             number += POOL
             done += 1
+        await writer.aclose()
 
     await asyncio.gather(*map(connection, range(POOL)))
     return done / (time.perf_counter() - began)
