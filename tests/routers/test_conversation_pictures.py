@@ -5,7 +5,7 @@ import base64
 import io
 import json
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -309,8 +309,9 @@ def test_a_description_is_a_part_of_the_prompt_and_counted_as_such(
     ids=[*BOMBS, *CUT, *ELSE],
 )
 def test_a_bad_picture_is_refused_at_once_and_by_its_place(
-    gateway: Gateway, model: str, picture: bytes, said: str
+    gateway: Gateway, model: str, picture: bytes | Callable[[], bytes], said: str
 ) -> None:
+    picture = picture() if callable(picture) else picture
     asked_before = len(gateway.upstream.calls)
     began = time.monotonic()
 
