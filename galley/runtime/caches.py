@@ -16,4 +16,6 @@ def open_cache(settings: Settings, stack: AsyncExitStack) -> Cache:
     from galley.stores.cache_redis import RedisCache
 
     stack.push_async_callback(redis.aclose)
-    return RedisCache(redis)
+    cache = RedisCache(redis)
+    stack.push_async_callback(cache.aclose)
+    return cache

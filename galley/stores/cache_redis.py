@@ -50,6 +50,10 @@ class RedisCache:
         if ttl_ms > 0 and len(value) <= MAX_VALUE_BYTES and self.problem is None:
             self._pipe.send("SET", PREFIX + key, value, "PX", ttl_ms)
 
+    async def aclose(self) -> None:
+        """Wait for what is being kept."""
+        await self._pipe.aclose()
+
     def _may_ask(self) -> bool:
         """Whether Redis is there, or it is time to look again; the first who may ask looks."""
         if self.problem is None:

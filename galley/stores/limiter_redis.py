@@ -77,7 +77,7 @@ class RedisLimiter:
         self._lost_at = -FORGET_LOCAL_S
         self._held: dict[str, _Held] = {}
         self._untold: deque[Settlement] = deque(maxlen=MOST_UNTOLD)
-        pipe = RedisPipe(redis, [RESERVE, SETTLE])
+        self._pipe = pipe = RedisPipe(redis, [RESERVE, SETTLE])
         self._counters = SharedCounters(pipe, LedgerReader(spent), instance_id, clock)
         self._instances = Instances(pipe, self._counters, outcomes, instance_id)
         self._wake = asyncio.Event()
@@ -121,6 +121,7 @@ class RedisLimiter:
         with contextlib.suppress(LostError):
             await self._tell_untold()
             await self._instances.leave()
+        await self._pipe.aclose()
 
     async def _reserve_shared(self, request_id: str, demands: Sequence[Demand]) -> Verdict:
         try:

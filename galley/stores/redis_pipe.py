@@ -132,6 +132,13 @@ class RedisPipe:
         """Queue one of the scripts. Returns what `send` returns."""
         return self.send("EVALSHA", script.sha, len(keys), *keys, *args)
 
+    async def aclose(self) -> None:
+        """Wait for what is under way, and let go of the connection; before the client is closed."""
+        while self._sender is not None:
+            await asyncio.wait([self._sender])
+        if self._connection is not None:
+            await self._give_back(self._connection)
+
     async def _send_queued(self) -> None:
         while self._queued:
             batch, self._queued = self._queued[:TOGETHER], self._queued[TOGETHER:]
@@ -174,10 +181,13 @@ class RedisPipe:
             await connection.send_packed_command(b"".join(packed))
             return [await _read(connection) for _ in commands]
         except BaseException:  # an answer that was not read would be taken for another's
-            self._connection, connection.socket_timeout = None, self._socket_timeout
-            await connection.disconnect(nowait=True)
-            await self._redis.connection_pool.release(connection)
+            await self._give_back(connection)
             raise
+
+    async def _give_back(self, connection: AbstractConnection) -> None:
+        self._connection, connection.socket_timeout = None, self._socket_timeout
+        await connection.disconnect(nowait=True)
+        await self._redis.connection_pool.release(connection)
 
     async def _connect(self) -> AbstractConnection:
         """Take a connection to keep: asking the client each time costs three times as much."""

@@ -57,7 +57,9 @@ async def store(
         return
     server: RedisServer = request.getfixturevalue("redis_server")
     async with server.client() as client:
-        yield RedisCache(client)
+        cache = RedisCache(client)
+        yield cache
+        await cache.aclose()
 
 
 class Clock:

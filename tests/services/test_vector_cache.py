@@ -30,7 +30,9 @@ async def store(request: pytest.FixtureRequest) -> AsyncGenerator[Cache]:
         return
     server: RedisServer = request.getfixturevalue("redis_server")
     async with server.client() as client:
-        yield RedisCache(client)
+        cache = RedisCache(client)
+        yield cache
+        await cache.aclose()
 
 
 @pytest.fixture

@@ -26,7 +26,9 @@ async def cache(request: pytest.FixtureRequest) -> AsyncGenerator[Cache]:
         return
     server: RedisServer = request.getfixturevalue("redis_server")
     async with server.client() as client:
-        yield RedisCache(client)
+        cache = RedisCache(client)
+        yield cache
+        await cache.aclose()
 
 
 async def test_what_was_put_is_found_by_its_key_alone(cache: Cache):
